@@ -1,0 +1,197 @@
+//! What can go wrong between the stages.
+//!
+//! Each variant names what was violated and how to mend it. [`Error::blame`] is the one map
+//! from an error to whose fault it is; the command line turns it into exit codes (2 for the
+//! caller, 1 for a failure) and a server into status codes.
+
+use crate::score::Scale;
+
+/// The result of a stage or a policy.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whose fault an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The request cannot be answered as it stands; asking differently helps.
+    Caller,
+    /// The request was fine; something broke while answering it.
+    Failure,
+}
+
+/// An error of the pipeline or of one of its stages.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The query has no text.
+    #[error("the query is empty; give the words to look for")]
+    EmptyQuery,
+
+    /// The query is longer than [`crate::passage::MAX_QUERY_CHARS`].
+    #[error(
+        "the query has {chars} characters, more than the {limit} that are accepted; \
+             ask for the point of it, or index it as a document"
+    )]
+    QueryTooLong {
+        /// Characters in the query.
+        chars: usize,
+        /// The most that is accepted.
+        limit: usize,
+    },
+
+    /// Nothing in the query can be looked up by this retriever.
+    #[error("nothing in the query \"{query}\" can be looked up by {retriever}: {reason}")]
+    NothingToLookUp {
+        /// The retriever that has nothing to work with.
+        retriever: String,
+        /// The query, shortened.
+        query: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+
+    /// A depth of zero fetches nothing.
+    #[error(
+        "the depth is 0, so there would be no candidates; use a depth of 1 or more (50 to 100 is usual)"
+    )]
+    DepthZero,
+
+    /// Zero results were asked for.
+    #[error("zero results were asked for; use 1 or more")]
+    TopZero,
+
+    /// More results were asked for than candidates are fetched.
+    #[error(
+        "{top} results were asked for from {depth} candidates; lower the number of results or raise the depth to at least {top}"
+    )]
+    TopExceedsDepth {
+        /// Results asked for.
+        top: usize,
+        /// Candidates fetched.
+        depth: usize,
+    },
+
+    /// A pipeline without a retriever has no candidates.
+    #[error("the pipeline has no retriever; add at least one")]
+    NoRetriever,
+
+    /// A stage gave a score that is not a number.
+    #[error(
+        "{stage} gave passage \"{passage}\" the score {score}, which is not a finite number; \
+             this is a fault of the model or of its file"
+    )]
+    NotFinite {
+        /// The stage that gave it.
+        stage: String,
+        /// The passage concerned.
+        passage: String,
+        /// The score, as printed.
+        score: f32,
+    },
+
+    /// A stage named the same passage twice.
+    #[error("{stage} returned passage \"{passage}\" twice")]
+    DuplicatePassage {
+        /// The stage concerned.
+        stage: String,
+        /// The passage concerned.
+        passage: String,
+    },
+
+    /// Weighted fusion of raw scores on different scales.
+    #[error(
+        "scores on the scales {left} and {right} cannot be added as they are; \
+             normalise them (min-max or z-score) or fuse by rank"
+    )]
+    ScaleMismatch {
+        /// The scale of the first ranking.
+        left: Scale,
+        /// The scale that differs.
+        right: Scale,
+    },
+
+    /// The weights of a fusion do not fit its rankings.
+    #[error(
+        "fusion got {weights} weights for {rankings} rankings; give one weight for each, none negative, not all zero"
+    )]
+    FusionWeights {
+        /// Weights given.
+        weights: usize,
+        /// Rankings given.
+        rankings: usize,
+    },
+
+    /// A filter that cannot be read.
+    #[error(
+        "the filter \"{filter}\" cannot be read at character {at}: {reason}; \
+             example: lang = en AND (year >= 2024 OR NOT draft = true)"
+    )]
+    Filter {
+        /// The filter as given.
+        filter: String,
+        /// Character position of the fault, from 1.
+        at: usize,
+        /// What was expected.
+        reason: String,
+    },
+
+    /// A prompt template that cannot be used.
+    #[error("the prompt template cannot be used: {reason}")]
+    Template {
+        /// What the template engine says.
+        reason: String,
+    },
+
+    /// A reranker answered a number of scores that does not fit its input.
+    #[error("{stage} answered {got} scores for {expected} passages")]
+    ScoreCount {
+        /// The stage concerned.
+        stage: String,
+        /// Passages sent.
+        expected: usize,
+        /// Scores received.
+        got: usize,
+    },
+
+    /// A stage failed for a reason of its own.
+    #[error("{stage}: {source}")]
+    Stage {
+        /// The stage concerned.
+        stage: String,
+        /// Whose fault it is.
+        blame: Blame,
+        /// The stage's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// Wraps a stage's own error.
+    pub fn stage(
+        stage: impl Into<String>,
+        blame: Blame,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Stage { stage: stage.into(), blame, source: source.into() }
+    }
+
+    /// Whose fault this error is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::EmptyQuery
+            | Self::QueryTooLong { .. }
+            | Self::NothingToLookUp { .. }
+            | Self::DepthZero
+            | Self::TopZero
+            | Self::TopExceedsDepth { .. }
+            | Self::NoRetriever
+            | Self::ScaleMismatch { .. }
+            | Self::FusionWeights { .. }
+            | Self::Filter { .. }
+            | Self::Template { .. } => Blame::Caller,
+            Self::NotFinite { .. } | Self::DuplicatePassage { .. } | Self::ScoreCount { .. } => {
+                Blame::Failure
+            }
+            Self::Stage { blame, .. } => *blame,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The seams: [`Retriever`], [`Reranker`] and [`Embedder`].
+//!
+//! They are async, because half of their implementations are network calls and all of them must
+//! honour a caller who goes away: dropping a future withdraws its work. The traits need no
+//! particular runtime; `pollster::block_on` runs them in a script.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::passage::{Passage, Query};
+use crate::ranking::Ranking;
+use crate::score::Scale;
+
+/// Which model it is, to the byte.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// The name under which it was loaded.
+    pub name: String,
+    /// A hash over the weights, the tokenizer and the settings that change what it computes.
+    /// Two models with the same fingerprint give the same scores and vectors.
+    pub fingerprint: String,
+}
+
+/// The first stage: finds candidates.
+#[async_trait]
+pub trait Retriever: Send + Sync {
+    /// The stage's name in signals and reports: `bm25`, `dense`.
+    fn name(&self) -> &str;
+
+    /// The best `depth` passages for the query, fewer if fewer match at all. Passages that do
+    /// not satisfy the query's filter do not take part.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::NothingToLookUp`] if the query leaves this retriever nothing to search
+    /// for, [`crate::Error::Stage`] for what fails inside it.
+    async fn retrieve(&self, query: &Query, depth: usize) -> Result<Ranking>;
+}
+
+/// A score from a reranker.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RerankScore {
+    /// On the reranker's scale.
+    pub score: f32,
+    /// Tokens of the passage that did not fit into the model's window and were not read.
+    pub truncated_tokens: usize,
+}
+
+/// Why one passage has no score while its neighbours have theirs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct PassageFailure {
+    /// What went wrong with this passage.
+    pub reason: String,
+}
+
+/// One passage's score, or why it has none.
+pub type RerankOutcome = std::result::Result<RerankScore, PassageFailure>;
+
+/// The second stage: scores (query, passage) pairs. It does not sort; only [`Ranking`] does.
+#[async_trait]
+pub trait Reranker: Send + Sync {
+    /// Which model scores.
+    fn identity(&self) -> &ModelIdentity;
+
+    /// The scale of the scores.
+    fn scale(&self) -> Scale;
+
+    /// One outcome for each passage, in the order of the passages.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Stage`] if nothing could be scored; a single bad passage fails alone.
+    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>>;
+}
+
+/// Queries and passages may be encoded differently (instructions, prefixes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EmbedKind {
+    /// What is asked.
+    Query,
+    /// What is searched.
+    Passage,
+}
+
+/// A bi-encoder: text to a vector of unit length.
+#[async_trait]
+pub trait Embedder: Send + Sync {
+    /// Which model embeds.
+    fn identity(&self) -> &ModelIdentity;
+
+    /// The length of its vectors.
+    fn dimension(&self) -> usize;
+
+    /// The number of tokens the model reads of one text, special tokens included.
+    fn max_tokens(&self) -> usize;
+
+    /// The number of tokens of `text` without special tokens.
+    fn count_tokens(&self, text: &str) -> usize;
+
+    /// One vector of [`Self::dimension`] numbers and L2 norm 1 for each text. A text that is
+    /// longer than the model's window is read up to there.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::NothingToLookUp`] for a query of which the model knows no token,
+    /// [`crate::Error::Stage`] for what fails inside the model.
+    async fn embed(&self, kind: EmbedKind, texts: &[&str]) -> Result<Vec<Vec<f32>>>;
+}
