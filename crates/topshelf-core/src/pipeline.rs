@@ -147,6 +147,15 @@ impl Pipeline {
         Ok(Answer { ranking: ranking.top(self.top), candidates, report })
     }
 
+    /// [`Self::run`] for callers without an async runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`].
+    pub fn run_blocking(&self, query: &Query) -> Result<Answer> {
+        pollster::block_on(self.run(query))
+    }
+
     async fn retrieve(&self, query: &Query) -> Result<(Ranking, Vec<RetrieverReport>)> {
         let mut rankings = Vec::with_capacity(self.retrievers.len());
         let mut reports = Vec::with_capacity(self.retrievers.len());
@@ -347,7 +356,7 @@ mod tests {
             .build()
             .unwrap();
         let query = Query::new("q").unwrap();
-        let answer = pollster::block_on(pipeline.run(&query)).unwrap();
+        let answer = pipeline.run_blocking(&query).unwrap();
         assert_eq!(ids(&answer.candidates), ["bb", "a", "cccc"]);
         assert_eq!(ids(&answer.ranking), ["cccc", "bb", "a"]);
         assert_eq!(answer.report.fusion.as_deref(), Some("rrf(k=60)"));
@@ -364,7 +373,7 @@ mod tests {
             .build()
             .unwrap();
         let query = Query::new("q").unwrap();
-        let answer = pollster::block_on(pipeline.run(&query)).unwrap();
+        let answer = pipeline.run_blocking(&query).unwrap();
         assert_eq!(ids(&answer.ranking), ["bb", "a", "xx"]);
         assert_eq!(answer.report.reranker.unwrap().failed[0].reason, "starts with x");
     }

@@ -1,0 +1,41 @@
+//! Models: where they come from, how text becomes tokens, and how tokens become scores and
+//! vectors.
+//!
+//! | for | see |
+//! | --- | --- |
+//! | what a model is: family, pooling, prompts, files, golden pair | [`spec`] |
+//! | the models that Topshelf knows by name | [`catalogue`] |
+//! | a model in a folder of the user's | `folder`, `describe` |
+//! | where model files lie on disk, pulling and verifying them | [`store`], [`pull`] |
+//! | text to ids, pairs, truncation | [`tokenise`] |
+//! | ids to hidden states or logits: the [`encoder::Encoder`] seam and the ONNX path behind it | [`encoder`], [`onnx`] |
+//! | which sequences run together | [`batch`] |
+//! | (query, passage) to a logit | [`CrossEncoder`] |
+//! | text to a unit vector | [`BiEncoder`] |
+//! | the worker thread that serves both to async callers | [`worker`] |
+
+pub mod batch;
+mod bi_encoder;
+pub mod catalogue;
+mod cross_encoder;
+mod describe;
+mod digest;
+pub mod encoder;
+mod error;
+mod folder;
+mod golden;
+mod loaded;
+pub mod onnx;
+pub mod pull;
+pub mod spec;
+pub mod store;
+pub mod tokenise;
+pub mod worker;
+
+pub use bi_encoder::BiEncoder;
+pub use catalogue::Catalogue;
+pub use cross_encoder::{CrossEncoder, Ranked, Scored};
+pub use error::{ModelError, Result};
+pub use spec::{Family, ModelFolder, ModelSpec, Pooling};
+pub use store::Store;
+pub use topshelf_kernels::{Isa, IsaError};

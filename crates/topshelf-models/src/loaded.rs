@@ -1,0 +1,70 @@
+//! What a cross-encoder and a bi-encoder share once they are in memory: [`Loaded`].
+
+use topshelf_core::ModelIdentity;
+
+use crate::encoder::{Encoder, Output};
+use crate::error::{ModelError, Result};
+use crate::onnx::{OnnxEncoder, default_threads};
+use crate::spec::{Family, ModelFolder, ModelSpec};
+use crate::tokenise::TextTokenizer;
+
+/// A model in memory.
+pub(crate) struct Loaded {
+    pub(crate) spec: ModelSpec,
+    pub(crate) identity: ModelIdentity,
+    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) encoder: Box<dyn Encoder>,
+}
+
+impl Loaded {
+    /// Loads tokenizer and weights of a model of the wanted family.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::WrongFamily`], and what [`TextTokenizer::load`] and [`OnnxEncoder::load`]
+    /// refuse.
+    pub(crate) fn open(folder: &ModelFolder, wanted: Family) -> Result<Self> {
+        let spec = folder.spec.clone();
+        if spec.family != wanted {
+            return Err(ModelError::WrongFamily {
+                name: spec.name,
+                found: spec.family.to_string(),
+                wanted: wanted.to_string(),
+            });
+        }
+        let identity =
+            ModelIdentity { name: spec.name.clone(), fingerprint: folder.fingerprint.clone() };
+        let tokenizer = TextTokenizer::load(folder)?;
+        let encoder = Box::new(OnnxEncoder::load(folder, default_threads())?);
+        Ok(Self { spec, identity, tokenizer, encoder })
+    }
+
+    /// The row length of an output that the model must have, `expected` if that is given.
+    pub(crate) fn width(
+        &self,
+        folder: &ModelFolder,
+        want: Output,
+        expected: Option<usize>,
+    ) -> Result<usize> {
+        let refused = |reason: String| {
+            let dir = folder.dir.clone();
+            Err(ModelError::Unsupported { dir, reason })
+        };
+        let family = self.spec.family;
+        match (self.encoder.width(want), expected) {
+            (None, _) => {
+                let needed = if want == Output::Logits { "logits" } else { "last hidden state" };
+                refused(format!("its weights have no output of {needed}, which a {family} needs"))
+            }
+            (Some(width), Some(expected)) if width != expected => refused(format!(
+                "its output has rows of {width}, but a row of {expected} is right for this {family}"
+            )),
+            (Some(width), _) => Ok(width),
+        }
+    }
+
+    /// A failure of the engine on this model.
+    pub(crate) fn failed(&self, reason: String) -> ModelError {
+        ModelError::Inference { name: self.spec.name.clone(), reason }
+    }
+}

