@@ -112,9 +112,9 @@ impl Fusion {
                         normalise(&scores, *normalisation).iter().map(|s| s * weight).collect();
                     let lowest = normal.iter().copied().fold(f64::INFINITY, f64::min);
                     absent.push(match normalisation {
-                        Normalisation::MinMax => 0.0,
                         Normalisation::ZScore if lowest.is_finite() => lowest,
-                        Normalisation::ZScore => 0.0,
+                        // 0 is the lowest of min-max, and nothing is lowest of nothing.
+                        Normalisation::ZScore | Normalisation::MinMax => 0.0,
                     });
                     contributions.push(normal);
                 }

@@ -1,8 +1,8 @@
 //! Slices in, numbers out: the numeric kernels of Topshelf.
 //!
-//! Nothing here knows of models or threads; of files only how to map one. Each operation is one module
-//! named after it, and inside it one file per instruction set, beside a plain
-//! `reference` that the tests compare with:
+//! Nothing here knows of models or threads; of files only how to map one. Each
+//! operation is one module named after it, and inside it one file per instruction
+//! set, beside a plain `reference` that the tests compare with:
 //!
 //! | module | operation |
 //! | --- | --- |
@@ -22,8 +22,8 @@
 //! on every instruction set; [`dot`] says which order of summation makes it so.
 //!
 //! **Unsafe code** is confined to vector loads, each from an array of its size, to
-//! one prefetch, and to the calls of `on_isa!` in [`isa`], which need a proof that
-//! the CPU has the instructions.
+//! one prefetch, to the calls of `on_isa!` in [`isa`], which need a proof that
+//! the CPU has the instructions, and to [`mapped`].
 
 #![deny(unsafe_op_in_unsafe_fn)]
 

@@ -1,1 +1,77 @@
-//! 
+//! Retrieve and rerank for RAG: the library's face.
+//!
+//! # The second stage alone
+//!
+//! If you have a retriever, this is all there is to it:
+//!
+//! ```
+//! use topshelf::CrossEncoder;
+//!
+//! # topshelf::Store::open_default()?.find_or_pull("minilm-l12", &())?;
+//! let model = CrossEncoder::load("cross-encoder/ms-marco-MiniLM-L12-v2")?;
+//!
+//! let scores = model.predict(&[
+//!     ("How many people live in Berlin?", "Berlin had a population of 3,520,031 in 2016."),
+//!     ("How many people live in Berlin?", "Berlin is well known for its museums."),
+//! ])?;
+//! assert!(scores[0] > 5.0 && scores[1] < 0.0); // logits
+//!
+//! let documents = ["Berlin is well known for its museums.", "3.5 million people live in Berlin."];
+//! let ranked = model.rank("How many people live in Berlin?", &documents, None)?;
+//! assert_eq!(ranked[0].index, 1);
+//! println!("{:.2} {}", ranked[0].score, ranked[0].text);
+//! # Ok::<(), topshelf::ModelError>(())
+//! ```
+//!
+//! # The whole
+//!
+//! ```
+//! use std::sync::Arc;
+//! use topshelf::{AddOptions, BiEncoder, Bm25Options, CrossEncoder, Index, Pipeline, Query};
+//! use topshelf::{Context, ContextOptions, Settings, Writer, context::estimate_tokens};
+//!
+//! # let store = topshelf::Store::open_default()?;
+//! # store.find_or_pull("bge-small", &())?;
+//! # store.find_or_pull("minilm-l12", &())?;
+//! # let scratch = tempfile::tempdir()?;
+//! # let docs = scratch.path().join("docs");
+//! # std::fs::create_dir(&docs)?;
+//! # std::fs::write(docs.join("fleas.md"), "# Fleas\n\nA flea lives for up to a year.\n")?;
+//! # std::fs::write(docs.join("cats.md"), "# Cats\n\nA cat lives for fifteen years.\n")?;
+//! # let folder = scratch.path().join("docs.index");
+//! let embedder = Arc::new(BiEncoder::load("BAAI/bge-small-en-v1.5")?);
+//!
+//! // Add a folder; adding it again later costs only what has changed.
+//! let settings = Settings::with_embedder(embedder.as_ref());
+//! let writer = Writer::create_or_open(&folder, &settings)?;
+//! let report = topshelf::add(writer, &[docs], Some(embedder.as_ref()), &AddOptions::default(), &mut |_| {})?;
+//! assert_eq!(report.documents, 2);
+//!
+//! let index = Index::open(&folder)?;
+//! let pipeline = Pipeline::builder()
+//!     .retriever(index.bm25(Bm25Options::default()))
+//!     .retriever(index.dense(embedder)?)
+//!     .reranker(CrossEncoder::load("cross-encoder/ms-marco-MiniLM-L12-v2")?)
+//!     .depth(100)
+//!     .top(10)
+//!     .build()?;
+//! let answer = pipeline.run_blocking(&Query::new("How old do fleas get?")?)?;
+//! assert!(answer.ranking.hits()[0].passage.document.ends_with("fleas.md"));
+//!
+//! let options = ContextOptions::default();
+//! let context = Context::pack("How old do fleas get?", &answer.ranking, &options, &estimate_tokens)?;
+//! println!("{}", context.prompt());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub use topshelf_core::*;
+pub use topshelf_eval as eval;
+pub use topshelf_index::{
+    AddEvent, AddOptions, AddReport, Bm25Options, Bm25Retriever, DenseRetriever, EmbedderInfo,
+    FileEntry, Index, IndexError, Language, Precision, Settings, Stats, Totals, Writer, add, check,
+    chunk, graph, ingest, remove,
+};
+pub use topshelf_models::{
+    BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, ModelError, ModelFolder, ModelSpec,
+    Ranked, Scored, Store, pull, store::ModelState,
+};

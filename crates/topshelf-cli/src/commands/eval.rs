@@ -1,0 +1,273 @@
+//! `topshelf eval`: every stage on judged queries, or a run file against judgments.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use topshelf::eval::{BeirFolder, Measure, MeasureKind, Qrels, Run, Topics};
+use topshelf::{
+    AddOptions, BiEncoder, Embedder, Index, Passage, Precision, Ranking, Reranker, Scale, Settings,
+    Writer,
+};
+
+use super::collection::{Answered, Candidates, Judged, Parts, Stage, System, Unit};
+use super::{
+    cache_dir, collection, display, index::add_with_progress, interrupt_flag, print, print_json,
+};
+use crate::args::EvalArguments;
+use crate::exit::usage;
+use crate::output::EvalAnswer;
+
+/// What is measured unless asked otherwise; differences are told in the first.
+const DEFAULT_MEASURES: &str =
+    "nDCG@10,recall@5,recall@10,recall@20,recall@100,success@1,success@3,MRR@10,MAP";
+
+pub(super) fn run(arguments: &EvalArguments) -> Result<()> {
+    let measures = measures(arguments)?;
+    let answer = match (&arguments.data, &arguments.run, &arguments.qrels) {
+        (Some(data), ..) => collection(arguments, data, &measures)?,
+        (None, Some(run), Some(qrels)) => run_file(run, qrels, &measures)?,
+        _ => return Err(usage("give --data DIR, or --run FILE with --qrels FILE")),
+    };
+    if arguments.format.json {
+        return print_json(&answer);
+    }
+    for warning in &answer.warnings {
+        eprintln!("warning: {warning}");
+    }
+    print(&format!("{}: {} judged queries", answer.data, answer.queries))?;
+    print(&collection::as_text(&answer.systems, &answer.differences, &measures))
+}
+
+fn measures(arguments: &EvalArguments) -> Result<Vec<Measure>> {
+    let names = if arguments.measures.is_empty() {
+        DEFAULT_MEASURES.to_owned()
+    } else {
+        arguments.measures.join(",")
+    };
+    let leveled = |measure: Measure| {
+        // nDCG reads the grades themselves.
+        if measure.kind() == MeasureKind::Ndcg || measure.level() != 1 {
+            Ok(measure)
+        } else {
+            measure.with_level(arguments.relevance_level)
+        }
+    };
+    Ok(Measure::parse_list(&names)?.into_iter().map(leveled).collect::<Result<_, _>>()?)
+}
+
+fn run_file(run: &Path, qrels: &Path, measures: &[Measure]) -> Result<EvalAnswer> {
+    let qrels = Qrels::open(qrels)?;
+    let name = run.file_stem().map_or_else(|| display(run), |stem| stem.to_string_lossy().into());
+    let answered = [Answered::measured(name, Run::open(run)?)];
+    let mut warnings: Vec<String> = qrels.warnings.iter().map(ToString::to_string).collect();
+    warnings.extend(oddities(&answered, &qrels.qrels, measures)?);
+    let (systems, differences) = collection::measure(&answered, &qrels.qrels, measures)?;
+    Ok(EvalAnswer {
+        data: display(run),
+        queries: qrels.qrels.query_count(),
+        depth: None,
+        embedder: None,
+        reranker: None,
+        systems,
+        differences,
+        warnings,
+    })
+}
+
+fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> Result<EvalAnswer> {
+    if arguments.depth == 0 {
+        return Err(topshelf::Error::DepthZero.into());
+    }
+    let systems = systems(arguments)?;
+    let folder = BeirFolder::open(data)?;
+    let topics = folder.topics(&arguments.split)?;
+    let embeds = systems.iter().any(System::embeds);
+    let reranks = systems.iter().any(|system| system.reranked);
+    let reranker = if reranks { super::reranker(&arguments.rerank)? } else { None };
+    if reranks && reranker.is_none() {
+        return Err(usage("`--rerank none` does not go with a system that ends in +rerank"));
+    }
+    let embedder = if embeds { Some(Arc::new(BiEncoder::load(&arguments.embed)?)) } else { None };
+    let retrieves = systems.iter().any(|system| system.stage != Stage::Candidates);
+    let index =
+        if retrieves { Some(index(arguments, &folder, embedder.as_deref())?) } else { None };
+    let mut warnings: Vec<String> = topics.warnings.iter().map(ToString::to_string).collect();
+    for query in &topics.without_text {
+        warnings.push(format!("query {query} has judgments but no text; it counts as unanswered"));
+    }
+    let candidates = match &arguments.candidates {
+        Some(path) => candidates(&folder, path, &topics, &mut warnings)?,
+        None => Candidates::new(),
+    };
+    let names = (
+        embedder.as_ref().map(|model| model.identity().name.clone()),
+        reranker.as_ref().map(|model| model.identity().name.clone()),
+    );
+    let parts = Parts {
+        index: index.as_ref(),
+        embedder,
+        reranker,
+        candidates,
+        first_stage: &arguments.first_stage,
+        depth: arguments.depth,
+    };
+    let judged: Vec<Judged> = topics
+        .topics
+        .iter()
+        .map(|topic| Judged { id: topic.id.clone(), text: topic.text.clone() })
+        .collect();
+    let answered = parts.answer(&systems, &judged, Unit::Document)?;
+    if let Some(dir) = &arguments.save_runs {
+        collection::save_runs(&answered, dir)?;
+    }
+    warnings.extend(oddities(&answered, &topics.qrels, measures)?);
+    let (systems, differences) = collection::measure(&answered, &topics.qrels, measures)?;
+    Ok(EvalAnswer {
+        data: display(data),
+        queries: topics.qrels.query_count(),
+        depth: Some(arguments.depth),
+        embedder: names.0,
+        reranker: names.1,
+        systems,
+        differences,
+        warnings,
+    })
+}
+
+fn systems(arguments: &EvalArguments) -> Result<Vec<System>> {
+    let rerank = arguments.rerank != "none";
+    let given = arguments.candidates.is_some();
+    let names: Vec<&str> = if arguments.systems.is_empty() {
+        let first = if given { vec!["candidates"] } else { vec!["bm25", "dense", "hybrid"] };
+        let last = if given { "candidates+rerank" } else { "hybrid+rerank" };
+        first.into_iter().chain(rerank.then_some(last)).collect()
+    } else {
+        arguments.systems.iter().map(String::as_str).collect()
+    };
+    let systems = names.into_iter().map(System::parse).collect::<Result<Vec<_>>>()?;
+    let from_run = systems.iter().any(|system| system.stage == Stage::Candidates);
+    if from_run && !given {
+        return Err(usage("the system \"candidates\" needs --candidates RUN.trec"));
+    }
+    let mut seen = HashSet::new();
+    for system in &systems {
+        if !seen.insert(system.name()) {
+            return Err(usage(format!("the system \"{}\" is named twice", system.name())));
+        }
+    }
+    Ok(systems)
+}
+
+/// The index of the collection, one passage a document: made the first time, kept for the next.
+fn index(
+    arguments: &EvalArguments,
+    folder: &BeirFolder,
+    embedder: Option<&BiEncoder>,
+) -> Result<Index> {
+    let embedder = embedder.map(|embedder| embedder as &dyn Embedder);
+    let settings = Settings {
+        language: arguments.language,
+        precision: Precision::from(arguments.vectors),
+        embedder: embedder.and_then(|e| Settings::with_embedder(e).embedder),
+        ..Settings::default()
+    };
+    let corpus = folder.root().join("corpus.jsonl");
+    let dir = match &arguments.index {
+        Some(dir) => dir.clone(),
+        None => kept_index(&corpus, &settings)?,
+    };
+    let writer = Writer::create_or_open(&dir, &settings)?;
+    let options = AddOptions { interrupt: Some(interrupt_flag()?), ..AddOptions::default() };
+    let report = add_with_progress(writer, &[corpus], embedder, &options)?;
+    if report.totals.documents == 0 {
+        return Err(usage(format!("{} holds no document", display(folder.root()))));
+    }
+    Ok(Index::open(&dir)?)
+}
+
+/// A folder of the cache for this corpus under these settings.
+fn kept_index(corpus: &Path, settings: &Settings) -> Result<PathBuf> {
+    let corpus = std::fs::canonicalize(corpus)
+        .with_context(|| format!("cannot find {}", corpus.display()))?;
+    let mut hasher = DefaultHasher::new();
+    corpus.hash(&mut hasher);
+    format!("{settings:?}").hash(&mut hasher);
+    let name = corpus.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    Ok(cache_dir()?.join("eval").join(format!("{name}-{:016x}", hasher.finish())))
+}
+
+/// The candidates of the judged queries, with the texts of the collection.
+fn candidates(
+    folder: &BeirFolder,
+    path: &Path,
+    topics: &Topics,
+    warnings: &mut Vec<String>,
+) -> Result<Candidates> {
+    let run = Run::open(path)?;
+    let wanted: HashSet<&str> = topics
+        .topics
+        .iter()
+        .flat_map(|topic| run.documents(&topic.id))
+        .map(|document| document.id.as_str())
+        .collect();
+    let mut passages = std::collections::HashMap::new();
+    for document in folder.corpus()? {
+        let document = document?;
+        if wanted.contains(document.id.as_str()) {
+            let passage = Passage::standalone(&document.id, document.title, document.text);
+            passages.insert(document.id, Arc::new(passage));
+        }
+    }
+    let missing = wanted.iter().filter(|id| !passages.contains_key(**id)).count();
+    if missing > 0 {
+        warnings.push(format!(
+            "{missing} documents of {} are not in the collection and were left out",
+            display(path)
+        ));
+    }
+    let mut candidates = Candidates::new();
+    for topic in &topics.topics {
+        let documents = run.documents(&topic.id);
+        // A run's scores may be on any scale; what it says is the order.
+        let found = documents.iter().enumerate().filter_map(|(place, document)| {
+            Some((Arc::clone(passages.get(&document.id)?), -(place as f32)))
+        });
+        let ranking = Ranking::new("candidates", Scale::Rank, found)?;
+        if !ranking.is_empty() {
+            candidates.insert(topic.id.clone(), ranking);
+        }
+    }
+    if candidates.is_empty() {
+        return Err(usage(format!("{} has no candidates for any judged query", display(path))));
+    }
+    Ok(candidates)
+}
+
+/// What a reader of the figures should know of the runs.
+fn oddities(answered: &[Answered], qrels: &Qrels, measures: &[Measure]) -> Result<Vec<String>> {
+    let mut told = Vec::new();
+    for system in answered {
+        let evaluation = topshelf::eval::evaluate(qrels, &system.run, measures)?;
+        let name = &system.name;
+        if !evaluation.missing.is_empty() {
+            let n = evaluation.missing.len();
+            told.push(format!("{name} answers nothing to {n} judged queries; they count 0"));
+        }
+        if !evaluation.unjudged.is_empty() {
+            let n = evaluation.unjudged.len();
+            told.push(format!("{name} has {n} queries without judgments; they are left out"));
+        }
+        let ties = system.run.ties(10);
+        if ties.documents > 0 {
+            told.push(format!(
+                "{name} has {} documents with equal scores in the top 10 of {} queries; \
+                 equal scores are ordered by document id, descending, as trec_eval does",
+                ties.documents, ties.queries
+            ));
+        }
+    }
+    Ok(told)
+}

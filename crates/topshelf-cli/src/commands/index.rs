@@ -1,0 +1,258 @@
+//! `topshelf index`: adding, removing, looking.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use topshelf::chunk::ChunkOptions;
+use topshelf::ingest::IngestOptions;
+use topshelf::{
+    AddEvent, AddOptions, AddReport, BiEncoder, Embedder, Index, IndexError, Precision, Settings,
+    Writer, check, graph,
+};
+
+use super::{display, interrupt_flag, print, print_json};
+use crate::args::{AddArguments, DEFAULT_EMBEDDER, IndexCommand, VectorPrecision};
+use crate::output::{
+    GraphRecall, IndexAdded, IndexCheck, IndexRemoved, IndexStats, IndexTotals, IndexedFile, Notice,
+};
+use crate::progress::Progress;
+use crate::table;
+
+/// Stored vectors that `--check` searches for, and how many neighbours it compares.
+const CHECK_QUERIES: usize = 200;
+const CHECK_DEPTH: usize = 10;
+
+pub(super) fn run(command: IndexCommand) -> Result<()> {
+    match command {
+        IndexCommand::Add(arguments) => add(&arguments),
+        IndexCommand::Remove { paths, index, format } => {
+            let (files_removed, totals) = topshelf::remove(Writer::open(&index)?, &paths)?;
+            let removed = IndexRemoved { files_removed, totals: IndexTotals::from(&totals) };
+            if format.json {
+                return print_json(&removed);
+            }
+            let IndexTotals { documents, passages } = removed.totals;
+            print(&format!(
+                "removed {files_removed} files; {documents} documents in {passages} passages are left"
+            ))
+        }
+        IndexCommand::Stats { index, files, check, format } => {
+            stats(&index, files, check, format.json)
+        }
+    }
+}
+
+impl From<VectorPrecision> for Precision {
+    fn from(precision: VectorPrecision) -> Self {
+        match precision {
+            VectorPrecision::Int8 => Self::Int8,
+            VectorPrecision::F32 => Self::F32,
+        }
+    }
+}
+
+fn add(arguments: &AddArguments) -> Result<()> {
+    // An index that is there keeps its own settings unless asked otherwise, so that adding
+    // again needs no options.
+    let own = match Index::open(&arguments.index) {
+        Ok(index) => Some(index.settings().clone()),
+        Err(IndexError::Missing { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    // A wrong path should be told before a model is loaded.
+    for path in &arguments.paths {
+        if std::fs::symlink_metadata(path).is_err() {
+            return Err(IndexError::NoSuchPath { path: path.clone() }.into());
+        }
+    }
+    let own_embedder = own.as_ref().map(|own| {
+        own.embedder.as_ref().map_or("none".to_owned(), |embedder| embedder.identity.name.clone())
+    });
+    let name = arguments.embed.clone().or(own_embedder);
+    let name = name.unwrap_or_else(|| DEFAULT_EMBEDDER.to_owned());
+    let embedder = if name == "none" { None } else { Some(BiEncoder::load(&name)?) };
+    let base = own.unwrap_or_default();
+    let settings = Settings {
+        language: arguments.language.unwrap_or(base.language),
+        precision: arguments.vectors.map_or(base.precision, Precision::from),
+        embedder: embedder.as_ref().and_then(|e| Settings::with_embedder(e).embedder),
+        graph_from: arguments.graph_from.unwrap_or(base.graph_from),
+    };
+    let writer = Writer::create_or_open(&arguments.index, &settings)?;
+    let chunk = ChunkOptions {
+        max_tokens: arguments.chunk,
+        overlap_tokens: arguments.overlap,
+        ..ChunkOptions::default()
+    };
+    let options = AddOptions {
+        ingest: IngestOptions {
+            max_file_bytes: arguments.max_file_size.saturating_mul(1_000_000),
+            text_field: arguments.text_field.clone(),
+            ..IngestOptions::default()
+        },
+        chunk: (!arguments.whole).then_some(chunk),
+        relative_to: None,
+        sync: arguments.sync,
+        interrupt: Some(interrupt_flag()?),
+    };
+    let embedder = embedder.as_ref().map(|embedder| embedder as &dyn Embedder);
+    let report = add_with_progress(writer, &arguments.paths, embedder, &options)?;
+    if arguments.format.json {
+        return print_json(&added(&report));
+    }
+    print(&summary(&report))
+}
+
+/// Adds files, shows progress, and names on standard error what was skipped.
+pub(super) fn add_with_progress(
+    writer: Writer,
+    paths: &[PathBuf],
+    embedder: Option<&dyn Embedder>,
+    options: &AddOptions,
+) -> Result<AddReport> {
+    let what = if embedder.is_some() { "indexing and embedding" } else { "indexing" };
+    let mut progress = Progress::new(what, None, "kB");
+    let mut bytes_done = 0;
+    let report = topshelf::add(writer, paths, embedder, options, &mut |event| match event {
+        AddEvent::Found { bytes, .. } => progress.set_total(bytes.div_ceil(1000)),
+        AddEvent::File { bytes } => {
+            bytes_done += bytes;
+            progress.set(bytes_done.div_ceil(1000));
+        }
+        AddEvent::Passages { .. } => progress.set(bytes_done.div_ceil(1000)),
+        AddEvent::Skipped(skipped) => progress.line(&format!("skipped: {skipped}")),
+        AddEvent::Warning(warning) => progress.line(&format!("warning: {warning}")),
+        _ => {}
+    });
+    progress.finish();
+    Ok(report?)
+}
+
+fn added(report: &AddReport) -> IndexAdded {
+    IndexAdded {
+        files_added: report.files_added,
+        files_updated: report.files_updated,
+        files_unchanged: report.files_unchanged,
+        files_removed: report.files_removed,
+        documents: report.documents,
+        passages: report.passages,
+        skipped: report
+            .skipped
+            .iter()
+            .map(|skipped| Notice { path: display(&skipped.path), message: skipped.to_string() })
+            .collect(),
+        warnings: report
+            .warnings
+            .iter()
+            .map(|warning| Notice { path: display(&warning.path), message: warning.to_string() })
+            .collect(),
+        totals: IndexTotals::from(&report.totals),
+        milliseconds: report.milliseconds,
+    }
+}
+
+fn summary(report: &AddReport) -> String {
+    let AddReport { files_added, files_updated, files_unchanged, files_removed, .. } = report;
+    let mut text = format!(
+        "{files_added} files added, {files_updated} updated, {files_unchanged} unchanged, \
+         {files_removed} removed, {} skipped in {:.1} s\n\
+         the index holds {} documents in {} passages",
+        report.skipped.len(),
+        report.milliseconds / 1e3,
+        report.totals.documents,
+        report.totals.passages,
+    );
+    if report.totals.passages == 0 {
+        text.push_str("; nothing can be found in it yet");
+    }
+    text
+}
+
+fn stats(dir: &std::path::Path, files: bool, check: bool, json: bool) -> Result<()> {
+    let index = Index::open(dir)?;
+    let stats = index.stats()?;
+    let listing = files.then(|| index.files()).transpose()?.map(|entries| {
+        let file = |entry: topshelf::FileEntry| IndexedFile {
+            id: entry.id,
+            path: entry.path,
+            documents: entry.totals.documents,
+            passages: entry.totals.passages,
+        };
+        entries.into_iter().map(file).collect()
+    });
+    let check = if check {
+        index.verify()?;
+        let recall = check::recall(&index, CHECK_QUERIES, CHECK_DEPTH)?.map(|recall| GraphRecall {
+            queries: recall.queries,
+            depth: recall.depth,
+            mean: recall.mean,
+            worst: recall.worst,
+        });
+        Some(IndexCheck { checksums: true, recall })
+    } else {
+        None
+    };
+    let answer = IndexStats {
+        index: display(dir),
+        format: stats.format,
+        files: stats.files,
+        totals: IndexTotals::from(&stats.totals),
+        bytes: stats.bytes,
+        language: stats.settings.language.name().to_owned(),
+        embedder: stats.settings.embedder.as_ref().map(|e| e.identity.name.clone()),
+        vectors: stats.settings.precision.name().to_owned(),
+        removed_vectors: stats.removed_vectors,
+        graph_vectors: stats.graph_vectors,
+        listing,
+        check,
+    };
+    if json {
+        return print_json(&answer);
+    }
+    let mut rows = table::new(["", ""], 9);
+    let mut row = |what: &str, value: String| {
+        rows.add_row([what.to_owned(), value]);
+    };
+    row("index", answer.index);
+    row("files", answer.files.to_string());
+    row("documents", answer.totals.documents.to_string());
+    row("passages", answer.totals.passages.to_string());
+    row("size", table::bytes(answer.bytes));
+    row("language", answer.language);
+    match answer.embedder {
+        Some(embedder) => {
+            row("bi-encoder", format!("{embedder}, vectors as {}", answer.vectors));
+            let search = match answer.graph_vectors {
+                0 => "exact: every vector is looked at".to_owned(),
+                n => format!("by a neighbour graph over {n} vectors"),
+            };
+            row("dense search", search);
+        }
+        None => row("bi-encoder", "none: only bm25 can search it".to_owned()),
+    }
+    if let Some(check) = &answer.check {
+        row("checksums", "all as written".to_owned());
+        row(
+            "recall",
+            match &check.recall {
+                None => format!(
+                    "1 (exact; a graph comes from {} passages on)",
+                    stats.settings.graph_from.min(graph::DEFAULT_FROM)
+                ),
+                Some(recall) => format!(
+                    "{:.4} of the exact top {} over {} stored vectors, worst {:.2}",
+                    recall.mean, recall.depth, recall.queries, recall.worst
+                ),
+            },
+        );
+    }
+    print(&table::render(&rows))?;
+    if let Some(listing) = answer.listing {
+        let mut rows = table::new(["file", "documents", "passages"], 1);
+        for file in listing {
+            rows.add_row([file.id, file.documents.to_string(), file.passages.to_string()]);
+        }
+        print(&format!("\n{}", table::render(&rows)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! `topshelf rerank`: the second stage alone, for those who have a retriever.
+
+use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde_json::Value;
+use topshelf::{Passage, Query, Ranking, Scale, pipeline, score::sigmoid};
+
+use super::{print, print_json};
+use crate::args::RerankArguments;
+use crate::exit::usage;
+use crate::output::{RerankAnswer, RerankResult, RerankerRan};
+use crate::table;
+
+/// The keys under which a record's text may stand, as when a JSONL file is indexed.
+const TEXT_KEYS: [&str; 5] = ["text", "content", "body", "passage", "contents"];
+
+/// Characters of a document shown in the list.
+const SHOWN: usize = 200;
+
+/// A document as it was given.
+struct Given {
+    id: Option<String>,
+    title: String,
+    text: String,
+}
+
+pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
+    let query = Query::new(&arguments.query)?;
+    if arguments.top == Some(0) {
+        return Err(topshelf::Error::TopZero.into());
+    }
+    let Some(model) = super::reranker(&arguments.rerank)? else {
+        return Err(usage("`--rerank none` leaves nothing to do; name a cross-encoder"));
+    };
+    let documents = read(&arguments.docs)?;
+    if documents.is_empty() {
+        return Err(usage(
+            "there are no documents; give one a line on standard input or with --docs FILE",
+        ));
+    }
+    // The candidates stand in the order they came in, which is what an unscored one keeps.
+    let passages = documents.iter().enumerate().map(|(line, document)| {
+        // Ids of the caller's may repeat; the line does not.
+        let id = format!("{line:09}");
+        (Arc::new(Passage::standalone(id, &document.title, &document.text)), -(line as f32))
+    });
+    let candidates = Ranking::new("given", Scale::Rank, passages)?;
+    let reranked = pipeline::rerank(&model, &query, candidates);
+    let (ranking, report) = pollster::block_on(reranked)?;
+    let results = ranking
+        .top(arguments.top.unwrap_or(documents.len()))
+        .into_hits()
+        .into_iter()
+        .enumerate()
+        .map(|(place, hit)| {
+            let index: usize = hit.passage.id.parse().unwrap_or_default(); // we wrote it above
+            let score = hit.signal(pipeline::RERANK_STAGE).map(|signal| signal.score);
+            RerankResult {
+                rank: place + 1,
+                index,
+                id: documents[index].id.clone(),
+                score,
+                relevance_score: score.map(sigmoid),
+                text: documents[index].text.clone(),
+            }
+        })
+        .collect();
+    let reranker = RerankerRan::from(&report);
+    let answer = RerankAnswer { query: query.text().to_owned(), results, reranker };
+    if arguments.format.json {
+        return print_json(&answer);
+    }
+    let lines = answer.results.iter().map(|result| {
+        let score = result.score.map_or("    none".to_owned(), |score| format!("{score:>8.3}"));
+        let id = result.id.as_ref().map(|id| format!("{id}  ")).unwrap_or_default();
+        format!(
+            "{:>3}. {score}  [{}]  {id}{}",
+            result.rank,
+            result.index,
+            table::shorten(&result.text, SHOWN)
+        )
+    });
+    print(&lines.collect::<Vec<_>>().join("\n"))?;
+    for failed in &report.failed {
+        eprintln!("note: document {} was not scored: {}", failed.passage, failed.reason);
+    }
+    if !report.truncated.is_empty() {
+        let (cut, all) = (report.truncated.len(), report.pairs);
+        eprintln!("note: {cut} of {all} documents were longer than the model reads and were cut");
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<Given>> {
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        if std::io::stdin().is_terminal() {
+            eprintln!("reading documents from the terminal, one a line; Ctrl-D ends them");
+        }
+        Box::new(std::io::stdin())
+    } else {
+        let file = std::fs::File::open(path);
+        Box::new(file.map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?)
+    };
+    let mut documents = Vec::new();
+    for (number, line) in BufReader::new(input).split(b'\n').enumerate() {
+        let line = line?;
+        let line = std::str::from_utf8(&line)
+            .map_err(|error| usage(format!("line {} is not UTF-8: {error}", number + 1)))?;
+        let line = line.trim_start_matches('\u{feff}').trim();
+        if !line.is_empty() {
+            documents.push(parse(line, number + 1)?);
+        }
+    }
+    Ok(documents)
+}
+
+/// A line: an object, a JSON string, or plain text. What begins like an object but is none is
+/// plain text too; only an object without a text is refused.
+fn parse(line: &str, number: usize) -> Result<Given> {
+    let plain = |text: &str| Given { id: None, title: String::new(), text: text.to_owned() };
+    if !line.starts_with(['{', '"']) {
+        return Ok(plain(line));
+    }
+    match serde_json::from_str::<Value>(line) {
+        Ok(Value::String(text)) => Ok(plain(&text)),
+        Ok(Value::Object(fields)) => {
+            let text = TEXT_KEYS.iter().find_map(|key| fields.get(*key).and_then(Value::as_str));
+            let text = text.ok_or_else(|| {
+                let keys = TEXT_KEYS.join(", ");
+                usage(format!("line {number} is a record without a text; it needs one of {keys}"))
+            })?;
+            let id = ["id", "_id"].iter().find_map(|key| fields.get(*key)).map(|id| match id {
+                Value::String(id) => id.clone(),
+                other => other.to_string(),
+            });
+            let title = fields.get("title").and_then(Value::as_str).unwrap_or_default();
+            Ok(Given { id, title: title.to_owned(), text: text.to_owned() })
+        }
+        _ => Ok(plain(line)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_all_kinds() {
+        let text = |line: &str| parse(line, 1).unwrap().text;
+        assert_eq!(text("plain {text}"), "plain {text}");
+        assert_eq!(text("\"quoted\\n\""), "quoted\n");
+        assert_eq!(text("{not json"), "{not json");
+        let record = parse(r#"{"_id": 7, "title": "T", "passage": "x"}"#, 1).unwrap();
+        assert_eq!(
+            (record.id.as_deref(), record.title.as_str(), record.text.as_str()),
+            (Some("7"), "T", "x")
+        );
+        let error = parse(r#"{"id": 7}"#, 3).err().unwrap();
+        assert!(error.to_string().contains("line 3"), "{error}");
+    }
+}

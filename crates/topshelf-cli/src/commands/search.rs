@@ -1,0 +1,185 @@
+//! `topshelf search`: the whole pipeline for one query.
+
+use anyhow::{Context as _, Result};
+use topshelf::context::{LeftOutReason, estimate_tokens};
+use topshelf::{Answer, Context, ContextOptions, Filter, Index, Query};
+
+use super::{pipeline, print, print_json, reranker, with_first_stage};
+use crate::args::{RetrieverName, SearchArguments};
+use crate::exit::usage;
+use crate::output::{
+    ChatMessage, Notice, PromptAnswer, PromptSource, RunReport, SearchAnswer, SearchHit,
+};
+use crate::table;
+
+/// Characters of a passage shown in the list.
+const SHOWN: usize = 300;
+
+pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
+    let mut query = Query::new(&arguments.query)?;
+    if let Some(filter) = &arguments.filter {
+        query = query.with_filter(Filter::parse(filter)?);
+    }
+    let template = arguments
+        .template
+        .as_ref()
+        .map(|path| {
+            std::fs::read_to_string(path).map_err(|error| {
+                usage(format!("cannot read the template {}: {error}", path.display()))
+            })
+        })
+        .transpose()?;
+    let index = Index::open(&arguments.index)?;
+    let has_vectors = index.settings().embedder.is_some();
+    let retriever = arguments.retriever.unwrap_or(if has_vectors {
+        RetrieverName::Hybrid
+    } else {
+        RetrieverName::Bm25
+    });
+    let mut builder = pipeline(arguments.depth, arguments.top);
+    builder = with_first_stage(builder, &index, retriever, &arguments.first_stage)?;
+    if let Some(reranker) = reranker(&arguments.rerank)? {
+        builder = builder.reranker(reranker);
+    }
+    let answer = builder.build()?.run_blocking(&query)?;
+
+    let context = if arguments.prompt {
+        let options = ContextOptions {
+            token_budget: arguments.budget,
+            template,
+            ..ContextOptions::default()
+        };
+        Some(Context::pack(query.text(), &answer.ranking, &options, &estimate_tokens)?)
+    } else {
+        None
+    };
+    if arguments.format.json {
+        return print_json(&as_json(&query, &answer, context.as_ref()));
+    }
+    match context {
+        Some(context) => print(&context.prompt()),
+        None => print(&as_text(&answer, arguments.explain)),
+    }
+    .context("cannot print the answer")
+}
+
+fn as_json(query: &Query, answer: &Answer, context: Option<&Context>) -> SearchAnswer {
+    let scale = answer.ranking.scale();
+    let hits = answer.ranking.hits().iter().enumerate();
+    SearchAnswer {
+        query: query.text().to_owned(),
+        hits: match context {
+            Some(_) => Vec::new(),
+            None => hits.map(|(place, hit)| SearchHit::new(place + 1, hit, scale)).collect(),
+        },
+        prompt: context.map(prompt),
+        report: RunReport::from(&answer.report),
+    }
+}
+
+fn prompt(context: &Context) -> PromptAnswer {
+    PromptAnswer {
+        text: context.prompt(),
+        messages: context
+            .messages()
+            .into_iter()
+            .map(|message| ChatMessage { role: message.role.to_owned(), content: message.content })
+            .collect(),
+        sources: context
+            .sources
+            .iter()
+            .map(|source| PromptSource {
+                number: source.number,
+                id: source.passage.clone(),
+                document: source.document.clone(),
+                cut: source.cut,
+            })
+            .collect(),
+        tokens: context.tokens,
+        left_out: context
+            .left_out
+            .iter()
+            .map(|out| Notice {
+                path: out.passage.clone(),
+                message: match out.reason {
+                    LeftOutReason::NearDuplicate { of } => format!("repeats source {of}"),
+                    LeftOutReason::Budget { tokens } => {
+                        format!("its {tokens} tokens do not fit into the budget")
+                    }
+                },
+            })
+            .collect(),
+    }
+}
+
+fn as_text(answer: &Answer, explain: bool) -> String {
+    let mut lines = Vec::new();
+    if answer.ranking.is_empty() {
+        lines.push("nothing found".to_owned());
+    }
+    for (place, hit) in answer.ranking.hits().iter().enumerate() {
+        let passage = &hit.passage;
+        let trail = passage.trail();
+        let trail = if trail.is_empty() { String::new() } else { format!("  {trail}") };
+        lines.push(format!("{:>2}. {:>8.3}  {}{trail}", place + 1, hit.score, passage.id));
+        if explain {
+            let said = hit.signals.iter().map(|signal| {
+                format!("{} #{} ({} {:.4})", signal.stage, signal.rank, signal.scale, signal.score)
+            });
+            lines.push(format!("    {}", said.collect::<Vec<_>>().join(", ")));
+        }
+        lines.push(format!("    {}", table::shorten(&passage.text, SHOWN)));
+    }
+    if explain {
+        lines.push(String::new());
+        lines.push(report(answer));
+    }
+    // What was not read to its end or could not be scored is said without being asked.
+    if let Some(reranker) = &answer.report.reranker {
+        if !reranker.truncated.is_empty() && !explain {
+            let n = reranker.truncated.len();
+            lines.push(format!(
+                "note: {n} of {} candidates were longer than the reranker reads and were cut",
+                reranker.pairs
+            ));
+        }
+        for failed in &reranker.failed {
+            lines.push(format!("note: {} was not scored: {}", failed.passage, failed.reason));
+        }
+    }
+    lines.join("\n")
+}
+
+fn report(answer: &Answer) -> String {
+    let report = &answer.report;
+    let mut rows = table::new(["stage", "what", "ms"], 2);
+    for ran in &report.retrievers {
+        rows.add_row([
+            ran.name.clone(),
+            format!("{} passages", ran.found),
+            format!("{:.1}", ran.milliseconds),
+        ]);
+    }
+    if let Some(fusion) = &report.fusion {
+        let what = format!("{fusion}: {} candidates", answer.candidates.len());
+        rows.add_row(["fused".to_owned(), what, String::new()]);
+    }
+    match &report.reranker {
+        Some(ran) => {
+            let what = format!(
+                "{} ({}…): {} pairs, {} cut, {} failed",
+                ran.model,
+                ran.fingerprint.chars().take(12).collect::<String>(),
+                ran.pairs,
+                ran.truncated.len(),
+                ran.failed.len()
+            );
+            rows.add_row(["rerank".to_owned(), what, format!("{:.1}", ran.milliseconds)]);
+        }
+        None => {
+            rows.add_row(["rerank", "none", ""]);
+        }
+    }
+    rows.add_row(["all".to_owned(), String::new(), format!("{:.1}", report.milliseconds)]);
+    table::render(&rows)
+}

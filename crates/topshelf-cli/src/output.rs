@@ -1,0 +1,577 @@
+//! What the commands answer with `--json`: one object each.
+//!
+//! The schemas in docs/schema are generated from these types; a test holds the two together.
+//! Fields are only ever added.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use topshelf::{Hit, Metadata, Report};
+
+/// What `models list` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ModelsList {
+    /// The folder of the model store.
+    pub(crate) store: String,
+    /// The known models.
+    pub(crate) models: Vec<ListedModel>,
+}
+
+/// One line of `models list`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ListedModel {
+    /// The name by which it is loaded.
+    pub(crate) name: String,
+    /// Shorter names.
+    pub(crate) aliases: Vec<String>,
+    /// `cross-encoder`, `bi-encoder` or `late-interaction`.
+    pub(crate) family: String,
+    /// SPDX expression.
+    pub(crate) licence: String,
+    /// Whether its files are on this machine.
+    pub(crate) pulled: bool,
+    /// Bytes of its files.
+    pub(crate) bytes: u64,
+    /// One sentence.
+    pub(crate) description: String,
+}
+
+/// What `models show` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ModelShown {
+    /// The model.
+    #[serde(flatten)]
+    pub(crate) model: ListedModel,
+    /// Languages as ISO 639-1 codes, or `multilingual`.
+    pub(crate) language: String,
+    /// The longest sequence it reads, in tokens.
+    pub(crate) max_tokens: usize,
+    /// The length of a bi-encoder's vectors.
+    pub(crate) dimension: Option<usize>,
+    /// How a bi-encoder makes one vector of a sequence: `cls` or `mean`.
+    pub(crate) pooling: Option<String>,
+    /// Written before a query.
+    pub(crate) query_prefix: String,
+    /// Written before a passage.
+    pub(crate) passage_prefix: String,
+    /// Where its files lie; absent if they are not on this machine.
+    pub(crate) folder: Option<String>,
+    /// SHA-256 over weights, tokenizer and settings; absent if it is not on this machine.
+    pub(crate) fingerprint: Option<String>,
+    /// Its files.
+    pub(crate) files: Vec<ModelFile>,
+    /// Where it can be had, preferred first.
+    pub(crate) sources: Vec<String>,
+}
+
+/// A file of a model.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ModelFile {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// Of its content, in hex.
+    pub(crate) sha256: String,
+}
+
+/// What `models pull` and `models verify` answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ModelsDone {
+    /// The models, in the order they were asked for.
+    pub(crate) models: Vec<ModelDone>,
+}
+
+/// One model of `models pull` or `models verify`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ModelDone {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where its files lie.
+    pub(crate) folder: String,
+    /// SHA-256 over weights, tokenizer and settings.
+    pub(crate) fingerprint: String,
+}
+
+/// What `index add` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct IndexAdded {
+    /// Files that are new in the index.
+    pub(crate) files_added: usize,
+    /// Files whose content replaced an older one.
+    pub(crate) files_updated: usize,
+    /// Files that were as they are in the index.
+    pub(crate) files_unchanged: usize,
+    /// Files removed because they have vanished.
+    pub(crate) files_removed: usize,
+    /// Documents added.
+    pub(crate) documents: u64,
+    /// Passages added.
+    pub(crate) passages: u64,
+    /// What was not indexed, and why.
+    pub(crate) skipped: Vec<Notice>,
+    /// What was indexed, but not quite as it stands.
+    pub(crate) warnings: Vec<Notice>,
+    /// The index as it is now.
+    pub(crate) totals: IndexTotals,
+    /// How long it took.
+    pub(crate) milliseconds: f64,
+}
+
+/// A file and what is to be said of it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Notice {
+    /// The file.
+    pub(crate) path: String,
+    /// What is to be said.
+    pub(crate) message: String,
+}
+
+/// Sums over an index.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct IndexTotals {
+    /// Documents.
+    pub(crate) documents: u64,
+    /// Passages.
+    pub(crate) passages: u64,
+}
+
+/// What `index remove` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct IndexRemoved {
+    /// Files removed from the index.
+    pub(crate) files_removed: usize,
+    /// The index as it is now.
+    pub(crate) totals: IndexTotals,
+}
+
+/// What `index stats` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct IndexStats {
+    /// The folder.
+    pub(crate) index: String,
+    /// The format of its files.
+    pub(crate) format: u32,
+    /// Files that documents came from.
+    pub(crate) files: usize,
+    /// Documents and passages.
+    pub(crate) totals: IndexTotals,
+    /// Bytes of the whole folder.
+    pub(crate) bytes: u64,
+    /// Stemming and stop words.
+    pub(crate) language: String,
+    /// The bi-encoder; absent for an index of words alone.
+    pub(crate) embedder: Option<String>,
+    /// `int8` or `f32`.
+    pub(crate) vectors: String,
+    /// Vectors of removed passages still on disk.
+    pub(crate) removed_vectors: usize,
+    /// Vectors in the neighbour graph; 0 where every search looks at all vectors.
+    pub(crate) graph_vectors: usize,
+    /// With `--files`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listing: Option<Vec<IndexedFile>>,
+    /// With `--check`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) check: Option<IndexCheck>,
+}
+
+/// A file in the index.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct IndexedFile {
+    /// Its path as it was added.
+    pub(crate) id: String,
+    /// Its absolute path.
+    pub(crate) path: String,
+    /// Documents from it.
+    pub(crate) documents: u64,
+    /// Passages from it.
+    pub(crate) passages: u64,
+}
+
+/// What `index stats --check` found; damage is an error instead.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct IndexCheck {
+    /// Every checksum matched.
+    pub(crate) checksums: bool,
+    /// Recall of approximate against exact dense search; absent where every search is exact.
+    pub(crate) recall: Option<GraphRecall>,
+}
+
+/// Recall of approximate dense search.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct GraphRecall {
+    /// Stored vectors that were searched for.
+    pub(crate) queries: usize,
+    /// Neighbours compared.
+    pub(crate) depth: usize,
+    /// Mean share found, 0 to 1.
+    pub(crate) mean: f64,
+    /// The worst query's share.
+    pub(crate) worst: f64,
+}
+
+/// What `search` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SearchAnswer {
+    /// The query.
+    pub(crate) query: String,
+    /// The results, best first; empty with `--prompt`, where the sources are in `prompt`.
+    pub(crate) hits: Vec<SearchHit>,
+    /// With `--prompt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt: Option<PromptAnswer>,
+    /// What ran.
+    pub(crate) report: RunReport,
+}
+
+/// One result.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SearchHit {
+    /// Its place, from 1.
+    pub(crate) rank: usize,
+    /// The passage's id.
+    pub(crate) id: String,
+    /// The document's id: its path or the record's own.
+    pub(crate) document: String,
+    /// The document's title.
+    pub(crate) title: String,
+    /// The headings above the passage, outermost first.
+    pub(crate) headings: Vec<String>,
+    /// The passage.
+    pub(crate) text: String,
+    /// Where it stands in the document's decoded text, in bytes.
+    pub(crate) start: usize,
+    /// Where it ends.
+    pub(crate) end: usize,
+    /// The document's own fields.
+    pub(crate) metadata: Metadata,
+    /// The score by which it stands here.
+    pub(crate) score: f32,
+    /// What the score means: `bm25`, `cosine`, `rank`, `normalised`, `logit`.
+    pub(crate) scale: String,
+    /// The logistic function of a logit: 0 to 1, ordered as the logit is.
+    pub(crate) relevance_score: Option<f32>,
+    /// What every stage said of it, first stage first.
+    pub(crate) signals: Vec<StageSignal>,
+}
+
+/// What one stage said of a result.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct StageSignal {
+    /// `bm25`, `dense`, `fused`, `rerank`.
+    pub(crate) stage: String,
+    /// What its score means.
+    pub(crate) scale: String,
+    /// Its score.
+    pub(crate) score: f32,
+    /// The place it gave the passage, from 1.
+    pub(crate) rank: usize,
+}
+
+/// An LLM prompt.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PromptAnswer {
+    /// As one text.
+    pub(crate) text: String,
+    /// As chat messages.
+    pub(crate) messages: Vec<ChatMessage>,
+    /// The passages in it, under the numbers to cite.
+    pub(crate) sources: Vec<PromptSource>,
+    /// Tokens of the sources, four bytes counted as one.
+    pub(crate) tokens: usize,
+    /// Results that are not in it, and why.
+    pub(crate) left_out: Vec<Notice>,
+}
+
+/// A chat message.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ChatMessage {
+    /// `system` or `user`.
+    pub(crate) role: String,
+    /// What is said.
+    pub(crate) content: String,
+}
+
+/// A numbered source of a prompt.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PromptSource {
+    /// The number to cite.
+    pub(crate) number: usize,
+    /// The passage's id.
+    pub(crate) id: String,
+    /// The document's id.
+    pub(crate) document: String,
+    /// Whether the text was cut to fit.
+    pub(crate) cut: bool,
+}
+
+/// What ran for a query.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RunReport {
+    /// The retrievers.
+    pub(crate) retrievers: Vec<RetrieverRan>,
+    /// How their rankings became one; absent for one retriever.
+    pub(crate) fusion: Option<String>,
+    /// The reranker; absent with `--rerank none`.
+    pub(crate) reranker: Option<RerankerRan>,
+    /// From query to answer.
+    pub(crate) milliseconds: f64,
+}
+
+/// What a retriever did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RetrieverRan {
+    /// `bm25` or `dense`.
+    pub(crate) name: String,
+    /// Passages it found.
+    pub(crate) found: usize,
+    /// How long it took.
+    pub(crate) milliseconds: f64,
+}
+
+/// What the reranker did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RerankerRan {
+    /// The model.
+    pub(crate) model: String,
+    /// Its fingerprint.
+    pub(crate) fingerprint: String,
+    /// Pairs scored.
+    pub(crate) pairs: usize,
+    /// Passages it did not read to the end.
+    pub(crate) truncated: usize,
+    /// Passages it could not score, and why; they stand behind the others.
+    pub(crate) failed: Vec<Notice>,
+    /// How long it took.
+    pub(crate) milliseconds: f64,
+}
+
+/// What `rerank` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RerankAnswer {
+    /// The query.
+    pub(crate) query: String,
+    /// The documents, best first.
+    pub(crate) results: Vec<RerankResult>,
+    /// What ran.
+    pub(crate) reranker: RerankerRan,
+}
+
+/// One reranked document.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RerankResult {
+    /// Its place, from 1.
+    pub(crate) rank: usize,
+    /// Its line among the documents, from 0.
+    pub(crate) index: usize,
+    /// Its own id, if it had one.
+    pub(crate) id: Option<String>,
+    /// The model's raw output; absent for a document it could not score.
+    pub(crate) score: Option<f32>,
+    /// The logistic function of the score.
+    pub(crate) relevance_score: Option<f32>,
+    /// The document.
+    pub(crate) text: String,
+}
+
+/// What `eval` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct EvalAnswer {
+    /// The collection, or the run file.
+    pub(crate) data: String,
+    /// Judged queries.
+    pub(crate) queries: usize,
+    /// Candidates for each query; absent for a run that was only measured.
+    pub(crate) depth: Option<usize>,
+    /// The bi-encoder, if one took part.
+    pub(crate) embedder: Option<String>,
+    /// The cross-encoder, if one took part.
+    pub(crate) reranker: Option<String>,
+    /// What was compared.
+    pub(crate) systems: Vec<SystemMeasured>,
+    /// What reranking changed, for each reranked system against the same without.
+    pub(crate) differences: Vec<SystemDifference>,
+    /// What was odd in qrels and runs.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One system's figures.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SystemMeasured {
+    /// Its name.
+    pub(crate) name: String,
+    /// The mean of each measure over all judged queries.
+    pub(crate) measures: BTreeMap<String, f64>,
+    /// Time for a query; absent where a run file was measured.
+    pub(crate) latency_ms: Option<LatencyMs>,
+}
+
+/// Milliseconds for a query.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LatencyMs {
+    /// The median.
+    pub(crate) p50: f64,
+    /// One query in twenty takes longer.
+    pub(crate) p95: f64,
+    /// The mean.
+    pub(crate) mean: f64,
+}
+
+/// What reranking changed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SystemDifference {
+    /// The reranked system.
+    pub(crate) system: String,
+    /// The system without reranking.
+    pub(crate) baseline: String,
+    /// The measure.
+    pub(crate) measure: String,
+    /// Mean difference over the queries.
+    pub(crate) mean: f64,
+    /// Lower end of the bootstrap 95 percent interval.
+    pub(crate) low: f64,
+    /// Upper end.
+    pub(crate) high: f64,
+    /// Two-sided p of the paired randomisation test.
+    pub(crate) p: f64,
+    /// `helps`, `hurts`, or `cannot be told apart`.
+    pub(crate) verdict: String,
+}
+
+/// What `demo` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DemoAnswer {
+    /// Packages whose documentation was indexed.
+    pub(crate) packages: usize,
+    /// Packages of Cargo.lock that are not in cargo's registry folder.
+    pub(crate) packages_missing: usize,
+    /// Documents and passages.
+    pub(crate) totals: IndexTotals,
+    /// The figures.
+    pub(crate) evaluation: EvalAnswer,
+    /// One query before and after reranking.
+    pub(crate) example: DemoExample,
+}
+
+/// One query before and after reranking.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DemoExample {
+    /// The query.
+    pub(crate) query: String,
+    /// The first places after reranking.
+    pub(crate) hits: Vec<DemoMove>,
+}
+
+/// A passage's place before and after.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DemoMove {
+    /// The passage's id.
+    pub(crate) id: String,
+    /// Its place before reranking, from 1.
+    pub(crate) before: usize,
+    /// Its place after.
+    pub(crate) after: usize,
+    /// Its cross-encoder score.
+    pub(crate) score: f32,
+    /// Whether it was judged to answer; absent for a query without judgments.
+    pub(crate) relevant: Option<bool>,
+    /// The beginning of its text.
+    pub(crate) text: String,
+}
+
+/// The JSON schema of each command's answer under the name of its file in docs/schema.
+#[cfg(test)]
+pub(crate) fn schemas() -> Vec<(&'static str, schemars::Schema)> {
+    vec![
+        ("models-list", schemars::schema_for!(ModelsList)),
+        ("models-show", schemars::schema_for!(ModelShown)),
+        ("models-pull", schemars::schema_for!(ModelsDone)),
+        ("models-verify", schemars::schema_for!(ModelsDone)),
+        ("index-add", schemars::schema_for!(IndexAdded)),
+        ("index-remove", schemars::schema_for!(IndexRemoved)),
+        ("index-stats", schemars::schema_for!(IndexStats)),
+        ("search", schemars::schema_for!(SearchAnswer)),
+        ("rerank", schemars::schema_for!(RerankAnswer)),
+        ("eval", schemars::schema_for!(EvalAnswer)),
+        ("demo", schemars::schema_for!(DemoAnswer)),
+    ]
+}
+
+impl From<&topshelf::Totals> for IndexTotals {
+    fn from(totals: &topshelf::Totals) -> Self {
+        Self { documents: totals.documents, passages: totals.passages }
+    }
+}
+
+impl From<&Report> for RunReport {
+    fn from(report: &Report) -> Self {
+        Self {
+            retrievers: report
+                .retrievers
+                .iter()
+                .map(|ran| RetrieverRan {
+                    name: ran.name.clone(),
+                    found: ran.found,
+                    milliseconds: ran.milliseconds,
+                })
+                .collect(),
+            fusion: report.fusion.clone(),
+            reranker: report.reranker.as_ref().map(RerankerRan::from),
+            milliseconds: report.milliseconds,
+        }
+    }
+}
+
+impl From<&topshelf::RerankReport> for RerankerRan {
+    fn from(report: &topshelf::RerankReport) -> Self {
+        Self {
+            model: report.model.clone(),
+            fingerprint: report.fingerprint.clone(),
+            pairs: report.pairs,
+            truncated: report.truncated.len(),
+            failed: report
+                .failed
+                .iter()
+                .map(|failed| Notice {
+                    path: failed.passage.clone(),
+                    message: failed.reason.clone(),
+                })
+                .collect(),
+            milliseconds: report.milliseconds,
+        }
+    }
+}
+
+impl SearchHit {
+    /// A hit at a place; `scale` is that of the ranking it stands in.
+    pub(crate) fn new(rank: usize, hit: &Hit, scale: topshelf::Scale) -> Self {
+        let passage = &hit.passage;
+        let logit = scale == topshelf::Scale::Logit && hit.signal("rerank").is_some();
+        Self {
+            rank,
+            id: passage.id.clone(),
+            document: passage.document.clone(),
+            title: passage.title.clone(),
+            headings: passage.headings.clone(),
+            text: passage.text.clone(),
+            start: passage.range.start,
+            end: passage.range.end,
+            metadata: passage.metadata.clone(),
+            score: hit.score,
+            scale: scale.to_string(),
+            relevance_score: logit.then(|| topshelf::score::sigmoid(hit.score)),
+            signals: hit
+                .signals
+                .iter()
+                .map(|signal| StageSignal {
+                    stage: signal.stage.clone(),
+                    scale: signal.scale.to_string(),
+                    score: signal.score,
+                    rank: signal.rank,
+                })
+                .collect(),
+        }
+    }
+}

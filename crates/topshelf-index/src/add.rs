@@ -1,0 +1,517 @@
+//! Files into an index: [`add()`], and out of it: [`remove`].
+//!
+//! One thread walks, reads and cuts files; the calling thread embeds passages in batches and
+//! writes them. A bounded channel between the two keeps the model busy while the next files are
+//! read, and memory bounded whatever the size of a file.
+//!
+//! Adding again is updating. A file whose length and time are as recorded is not read; one whose
+//! content hash is as recorded keeps its passages; any other replaces what came from it before.
+//! Nothing shows until all is done.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Instant, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+use topshelf_core::{EmbedKind, Embedder, Passage};
+
+use crate::chunk::{ChunkOptions, chunk};
+use crate::error::{IndexError, Result};
+use crate::files::{FileEntry, FileTable};
+use crate::ingest::{
+    Document, IngestOptions, SkipReason, Skipped, SourceFile, Warning, documents, walk,
+};
+use crate::state::Totals;
+use crate::writer::Writer;
+
+/// Passages that are embedded together. The model sorts them by length and forms its own
+/// batches; this bounds memory and sets how often progress is seen.
+const EMBED_TOGETHER: usize = 128;
+
+/// Read but unwritten documents, at most.
+const READ_AHEAD: usize = 256;
+
+/// How files are added.
+#[derive(Debug, Clone, Default)]
+pub struct AddOptions {
+    /// How files are found and read.
+    pub ingest: IngestOptions,
+    /// How documents are cut; `None` makes one passage of each.
+    pub chunk: Option<ChunkOptions>,
+    /// Documents below this folder get ids relative to it, instead of paths as given.
+    pub relative_to: Option<PathBuf>,
+    /// Also remove files of the index that are no longer under the given paths.
+    pub sync: bool,
+    /// Set to true to stop; the index is then left as it was.
+    pub interrupt: Option<Arc<AtomicBool>>,
+}
+
+/// What [`add()`] tells while it works.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AddEvent<'a> {
+    /// The paths have been walked.
+    Found {
+        /// Files to look at.
+        files: usize,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A file has been dealt with.
+    File {
+        /// Its length.
+        bytes: u64,
+    },
+    /// Passages have been embedded and written.
+    Passages {
+        /// How many since the last time.
+        count: usize,
+    },
+    /// Something was not indexed.
+    Skipped(&'a Skipped),
+    /// Something was indexed, but not quite as it stands.
+    Warning(&'a Warning),
+    /// All files are read; the index is being written.
+    Committing,
+}
+
+/// What [`add()`] did.
+#[derive(Debug, Clone, Default)]
+pub struct AddReport {
+    /// Files that are new in the index.
+    pub files_added: usize,
+    /// Files whose content replaced an older one.
+    pub files_updated: usize,
+    /// Files that were as they are in the index.
+    pub files_unchanged: usize,
+    /// Files removed from the index because they have vanished or can no longer be indexed.
+    pub files_removed: usize,
+    /// Documents added.
+    pub documents: u64,
+    /// Passages added.
+    pub passages: u64,
+    /// What was not indexed.
+    pub skipped: Vec<Skipped>,
+    /// What was indexed, but not quite as it stands.
+    pub warnings: Vec<Warning>,
+    /// What is in the index now.
+    pub totals: Totals,
+    /// Wall-clock time.
+    pub milliseconds: f64,
+}
+
+/// What the reading thread sends.
+enum Item {
+    /// A file begins; what came from it before is replaced.
+    Begin {
+        path: String,
+    },
+    /// A document of the file that began last, cut.
+    Document {
+        id: String,
+        source: PathBuf,
+        passages: Vec<Passage>,
+    },
+    /// The file that began last ends.
+    End(Box<FileEntry>),
+    /// A file is as it is in the index; its entry, with the time it has now.
+    Unchanged(Box<FileEntry>),
+    Skipped(Skipped),
+    Warning(Warning),
+    /// A file has been dealt with.
+    Dealt {
+        bytes: u64,
+    },
+}
+
+/// Adds files and folders, or brings them up to date, and commits.
+///
+/// `embedder` must be the one the index was made with, and `None` exactly if it has none.
+///
+/// # Errors
+///
+/// [`IndexError::NoSuchPath`] before anything is done; [`IndexError::Interrupted`];
+/// [`IndexError::EmbedderMismatch`]; [`IndexError::Embed`] and the errors of
+/// [`Writer::commit`]. After any of them the index is as it was.
+pub fn add(
+    mut writer: Writer,
+    paths: &[PathBuf],
+    embedder: Option<&dyn Embedder>,
+    options: &AddOptions,
+    on_event: &mut dyn FnMut(AddEvent<'_>),
+) -> Result<AddReport> {
+    let start = Instant::now();
+    check_embedder(&writer, embedder)?;
+    for path in paths {
+        if std::fs::symlink_metadata(path).is_err() {
+            return Err(IndexError::NoSuchPath { path: path.clone() });
+        }
+    }
+    let mut report = AddReport::default();
+    let mut sources = Vec::new();
+    let mut kept: HashSet<String> = HashSet::new();
+    for found in walk(paths, &options.ingest) {
+        match found {
+            Ok(mut source) => {
+                let base = options.relative_to.as_ref();
+                if let Some(relative) = base.and_then(|base| source.path.strip_prefix(base).ok()) {
+                    source.id = relative.to_string_lossy().replace('\\', "/");
+                }
+                sources.push(source);
+            }
+            Err(skipped) => note_skipped(skipped, &mut kept, &mut report, on_event),
+        }
+    }
+    let bytes = sources.iter().map(|source| source.bytes).sum();
+    on_event(AddEvent::Found { files: sources.len(), bytes });
+    kept.extend(sources.iter().map(|source| canonical(&source.path)));
+
+    let known = writer.files().clone();
+    let count = |text: &str| match embedder {
+        Some(embedder) => embedder.count_tokens(text),
+        None => topshelf_core::context::estimate_tokens(text),
+    };
+    let stop = AtomicBool::new(false);
+    let (sender, receiver) = sync_channel(READ_AHEAD);
+    std::thread::scope(|scope| {
+        let reader = Reader { known: &known, options, count: &count, stop: &stop, sender };
+        scope.spawn(move || reader.read_all(sources));
+        let written =
+            write_all(&mut writer, &receiver, embedder, options, &mut kept, &mut report, on_event);
+        stop.store(true, Ordering::Relaxed);
+        drop(receiver); // unblocks the reader, whose sends now fail
+        written
+    })?;
+    if options.sync {
+        for path in paths {
+            for vanished in writer.files().under(Path::new(&canonical(path))) {
+                if !kept.contains(&vanished) && writer.remove_file(&vanished) {
+                    report.files_removed += 1;
+                }
+            }
+        }
+    }
+    if interrupted(options) {
+        return Err(IndexError::Interrupted);
+    }
+    on_event(AddEvent::Committing);
+    // With nothing changed there is nothing to commit: adding again costs nothing.
+    let changed = *writer.files() != known;
+    report.totals = if changed { writer.commit()? } else { writer.totals() };
+    report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    Ok(report)
+}
+
+/// Removes files and folders from the index and commits. Answers how many files were removed
+/// and what is left.
+///
+/// # Errors
+///
+/// [`IndexError::NotIndexed`] for a path from which nothing came; the index is then as it was.
+/// Otherwise the errors of [`Writer::commit`].
+pub fn remove(mut writer: Writer, paths: &[PathBuf]) -> Result<(usize, Totals)> {
+    let mut removed = 0;
+    for path in paths {
+        let mut files = writer.files().under(Path::new(&canonical(path)));
+        if files.is_empty() {
+            // The file may be gone from the disk, or may have been added from elsewhere.
+            let id = path.to_string_lossy().replace('\\', "/");
+            let id = id.trim_start_matches("./").trim_end_matches('/');
+            let below = format!("{id}/");
+            let named = writer.files().iter().filter(|f| f.id == id || f.id.starts_with(&below));
+            files = named.map(|file| file.path.clone()).collect();
+        }
+        if files.is_empty() {
+            return Err(IndexError::NotIndexed { path: path.clone() });
+        }
+        removed += files.iter().filter(|file| writer.remove_file(file)).count();
+    }
+    Ok((removed, writer.commit()?))
+}
+
+fn check_embedder(writer: &Writer, embedder: Option<&dyn Embedder>) -> Result<()> {
+    match (&writer.settings().embedder, embedder) {
+        (None, None) => Ok(()),
+        (Some(own), Some(given)) if own.identity.fingerprint == given.identity().fingerprint => {
+            Ok(())
+        }
+        (own, given) => Err(IndexError::EmbedderMismatch {
+            expected: own.as_ref().map_or("none", |own| &own.identity.name).to_owned(),
+            given: given.map_or("none", |given| &given.identity().name).to_owned(),
+        }),
+    }
+}
+
+fn interrupted(options: &AddOptions) -> bool {
+    options.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// The path by which a file is known whatever the folder one stands in; the path made absolute
+/// if the file is not there.
+fn canonical(path: &Path) -> String {
+    let path = std::fs::canonicalize(path)
+        .or_else(|_| std::path::absolute(path))
+        .unwrap_or_else(|_| path.to_owned());
+    path.to_string_lossy().into_owned()
+}
+
+/// Records a skip. What could not be read for the moment keeps its place in the index; what is
+/// there but cannot be indexed loses it, for what is indexed is no longer what the file holds.
+fn note_skipped(
+    skipped: Skipped,
+    kept: &mut HashSet<String>,
+    report: &mut AddReport,
+    on_event: &mut dyn FnMut(AddEvent<'_>),
+) {
+    if matches!(skipped.reason, SkipReason::Permission | SkipReason::Unreadable { .. }) {
+        kept.insert(canonical(&skipped.path));
+    }
+    on_event(AddEvent::Skipped(&skipped));
+    report.skipped.push(skipped);
+}
+
+/// The thread that reads ahead.
+struct Reader<'a> {
+    known: &'a FileTable,
+    options: &'a AddOptions,
+    count: &'a (dyn Fn(&str) -> usize + Sync),
+    stop: &'a AtomicBool,
+    sender: SyncSender<Item>,
+}
+
+/// The receiving side has gone; there is nobody to read for.
+struct Gone;
+
+impl Reader<'_> {
+    fn read_all(&self, sources: Vec<SourceFile>) {
+        for source in sources {
+            let bytes = source.bytes;
+            let read = self.read(&source).and_then(|()| self.send(Item::Dealt { bytes }));
+            if read.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn send(&self, item: Item) -> Result<(), Gone> {
+        if self.stop.load(Ordering::Relaxed) || interrupted(self.options) {
+            return Err(Gone);
+        }
+        self.sender.send(item).map_err(|_| Gone)
+    }
+
+    fn read(&self, source: &SourceFile) -> Result<(), Gone> {
+        let path = canonical(&source.path);
+        let options = options_digest(self.options);
+        let modified = source
+            .modified
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .map_or(0, |since| since.as_nanos() as i128);
+        let known = self.known.get(&path).filter(|known| known.options == options);
+        if let Some(known) = known
+            && known.bytes == source.bytes
+            && known.modified == modified
+            && modified != 0
+        {
+            return self.send(Item::Unchanged(Box::new(known.clone())));
+        }
+        let sha256 = match hash(&source.path) {
+            Ok(sha256) => sha256,
+            Err(error) => return self.send(Item::Skipped(Skipped::from_io(&source.path, error))),
+        };
+        if let Some(known) = known
+            && known.sha256 == sha256
+        {
+            let entry = FileEntry { modified, bytes: source.bytes, ..known.clone() };
+            return self.send(Item::Unchanged(Box::new(entry)));
+        }
+        self.send(Item::Begin { path: path.clone() })?;
+        for document in documents(source, &self.options.ingest) {
+            match document {
+                Ok(document) => self.cut(source, document)?,
+                Err(skipped) => self.send(Item::Skipped(skipped))?,
+            }
+        }
+        self.send(Item::End(Box::new(FileEntry {
+            path,
+            id: source.id.clone(),
+            bytes: source.bytes,
+            modified,
+            sha256,
+            options,
+            keys: 0..0,
+            totals: Totals::default(),
+        })))
+    }
+
+    fn cut(&self, source: &SourceFile, document: Document) -> Result<(), Gone> {
+        for warning in &document.warnings {
+            self.send(Item::Warning(warning.clone()))?;
+        }
+        let passages = match &self.options.chunk {
+            Some(options) => chunk(&document, options, &self.count),
+            None => vec![whole(&document)],
+        };
+        self.send(Item::Document { id: document.id, source: source.path.clone(), passages })
+    }
+}
+
+/// The document as its one passage.
+fn whole(document: &Document) -> Passage {
+    Passage {
+        id: format!("{}#0", document.id),
+        document: document.id.clone(),
+        title: document.title.clone(),
+        headings: Vec::new(),
+        text: document.text.clone(),
+        range: 0..document.text.len(),
+        metadata: document.metadata.clone(),
+    }
+}
+
+/// SHA-256 of a file's content, in hex.
+fn hash(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // a string takes all that is written
+        text
+    })
+}
+
+/// A digest of the options that change what passages a file gives.
+fn options_digest(options: &AddOptions) -> String {
+    let text = format!("{:?} {:?}", options.ingest.reading(), options.chunk);
+    hex(&Sha256::digest(text.as_bytes())[..8])
+}
+
+/// A file whose documents are being written.
+struct Current {
+    path: String,
+    replaces: bool,
+    first_key: u64,
+    totals: Totals,
+}
+
+/// Takes what the reader sends, embeds and writes it.
+fn write_all(
+    writer: &mut Writer,
+    receiver: &Receiver<Item>,
+    embedder: Option<&dyn Embedder>,
+    options: &AddOptions,
+    kept: &mut HashSet<String>,
+    report: &mut AddReport,
+    on_event: &mut dyn FnMut(AddEvent<'_>),
+) -> Result<()> {
+    let mut current: Option<Current> = None;
+    loop {
+        // Collect items until there are passages enough to embed together.
+        let mut items = Vec::new();
+        let mut passages = 0;
+        while passages < EMBED_TOGETHER {
+            let Ok(item) = receiver.recv() else { break };
+            if let Item::Document { passages: more, .. } = &item {
+                passages += more.len();
+            }
+            items.push(item);
+        }
+        if interrupted(options) {
+            return Err(IndexError::Interrupted);
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
+        let mut vectors = embed(embedder, &items)?.into_iter();
+        for item in items {
+            match item {
+                Item::Begin { path } => {
+                    let replaces = writer.remove_file(&path);
+                    let first_key = writer.next_key();
+                    current =
+                        Some(Current { path, replaces, first_key, totals: Totals::default() });
+                }
+                Item::Document { id, source, passages } => {
+                    let own: Vec<Vec<f32>> = vectors.by_ref().take(passages.len()).collect();
+                    let Some(file) = &mut current else { continue };
+                    if writer.has_document(&id, &file.path)? {
+                        let skipped = Skipped::duplicate(&source, &id);
+                        note_skipped(skipped, kept, report, on_event);
+                        continue;
+                    }
+                    writer.note_document(&id);
+                    for (n, passage) in passages.iter().enumerate() {
+                        let vector = own.get(n).map(Vec::as_slice);
+                        let (title, text) = writer.add_passage(&file.path, passage, vector)?;
+                        file.totals.title_terms += title;
+                        file.totals.text_terms += text;
+                    }
+                    file.totals.documents += 1;
+                    file.totals.passages += passages.len() as u64;
+                    report.documents += 1;
+                    report.passages += passages.len() as u64;
+                }
+                Item::End(mut entry) => {
+                    let Some(file) = current.take() else { continue };
+                    if file.totals.documents == 0 {
+                        report.files_removed += usize::from(file.replaces);
+                        continue;
+                    }
+                    if file.replaces {
+                        report.files_updated += 1;
+                    } else {
+                        report.files_added += 1;
+                    }
+                    entry.keys = file.first_key..writer.next_key();
+                    entry.totals = file.totals;
+                    writer.record_file(*entry, true);
+                }
+                Item::Unchanged(entry) => {
+                    report.files_unchanged += 1;
+                    writer.record_file(*entry, false);
+                }
+                Item::Skipped(skipped) => note_skipped(skipped, kept, report, on_event),
+                Item::Warning(warning) => {
+                    on_event(AddEvent::Warning(&warning));
+                    report.warnings.push(warning);
+                }
+                Item::Dealt { bytes } => on_event(AddEvent::File { bytes }),
+            }
+        }
+        on_event(AddEvent::Passages { count: passages });
+    }
+}
+
+/// The vectors of all passages among the items, in their order; none without an embedder.
+fn embed(embedder: Option<&dyn Embedder>, items: &[Item]) -> Result<Vec<Vec<f32>>> {
+    let Some(embedder) = embedder else { return Ok(Vec::new()) };
+    let texts: Vec<String> = items
+        .iter()
+        .filter_map(|item| match item {
+            Item::Document { passages, .. } => Some(passages),
+            _ => None,
+        })
+        .flatten()
+        .map(Passage::model_text)
+        .collect();
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    pollster::block_on(embedder.embed(EmbedKind::Passage, &texts))
+        .map_err(|source| IndexError::Embed { source })
+}

@@ -1,0 +1,181 @@
+//! What can go wrong with an index.
+
+use std::path::PathBuf;
+
+use topshelf_core::{Blame, Error as CoreError};
+
+/// The result of anything done with an index.
+pub type Result<T, E = IndexError> = std::result::Result<T, E>;
+
+/// An error of the index.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    /// There is no index in the folder.
+    #[error("there is no index in {}; make one with `topshelf index add PATH --index {}`",
+            dir.display(), dir.display())]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+    },
+
+    /// The folder holds something else than an index.
+    #[error("{} is not an index of Topshelf's but has files in it; give an empty or a new folder", dir.display())]
+    NotAnIndex {
+        /// The folder.
+        dir: PathBuf,
+    },
+
+    /// The index was written by another version of Topshelf.
+    #[error("the index in {} has format {found}, this program reads format {supported}; \
+             build it anew in another folder with `topshelf index add PATH --index NEW` \
+             (the old one is left as it is)", dir.display())]
+    Format {
+        /// The folder.
+        dir: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The format that this version reads.
+        supported: u32,
+    },
+
+    /// Another process is changing the index.
+    #[error("another process is changing the index in {}; wait until it has finished \
+             (searching is possible meanwhile)", dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+
+    /// A file of the index is missing or not what it should be.
+    #[error("the index is damaged at {}: {reason}; build it anew in another folder, \
+             or bring the file back from a copy", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The index was made with another bi-encoder.
+    #[error(
+        "the index was made with the bi-encoder \"{expected}\" and cannot be used with \
+             \"{given}\": vectors of different models do not compare; use --embed {expected} \
+             or build a new index"
+    )]
+    EmbedderMismatch {
+        /// The model the index was made with.
+        expected: String,
+        /// The model given.
+        given: String,
+    },
+
+    /// The index has no vectors.
+    #[error(
+        "the index has no vectors, so only bm25 can search it; \
+             build a new one without `--embed none` for dense and hybrid retrieval"
+    )]
+    NoVectors,
+
+    /// A setting that was fixed when the index was made is asked to differ.
+    #[error(
+        "the index was made with {setting} {expected}; it cannot be changed to {given}: \
+             build a new index for that"
+    )]
+    SettingFixed {
+        /// The setting.
+        setting: &'static str,
+        /// Its value in the index.
+        expected: String,
+        /// The value asked for.
+        given: String,
+    },
+
+    /// A path to add does not exist.
+    #[error("there is no file or folder {}; nothing was changed", path.display())]
+    NoSuchPath {
+        /// The path.
+        path: PathBuf,
+    },
+
+    /// Nothing in the index came from this path.
+    #[error("nothing in the index came from {}; `topshelf index stats --files` lists what is in it", path.display())]
+    NotIndexed {
+        /// The path.
+        path: PathBuf,
+    },
+
+    /// The user interrupted the work.
+    #[error("interrupted; the index is as it was before")]
+    Interrupted,
+
+    /// The embedder failed while documents were being added.
+    #[error("{source}; the index is as it was before")]
+    Embed {
+        /// Its error.
+        source: CoreError,
+    },
+
+    /// Reading or writing failed.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as `cannot write`.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+
+    /// The search library failed.
+    #[error("the text index failed: {source}")]
+    Tantivy {
+        /// Its error.
+        #[from]
+        source: tantivy::TantivyError,
+    },
+
+    /// The approximate nearest-neighbour library failed.
+    #[error("the neighbour graph failed: {reason}")]
+    Graph {
+        /// What it says.
+        reason: String,
+    },
+}
+
+impl IndexError {
+    /// Whose fault it is: the caller's where other arguments or another folder help.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Missing { .. }
+            | Self::NotAnIndex { .. }
+            | Self::Format { .. }
+            | Self::Locked { .. }
+            | Self::Damaged { .. }
+            | Self::EmbedderMismatch { .. }
+            | Self::NoVectors
+            | Self::SettingFixed { .. }
+            | Self::NoSuchPath { .. }
+            | Self::NotIndexed { .. } => Blame::Caller,
+            Self::Embed { source } => source.blame(),
+            Self::Interrupted | Self::Io { .. } | Self::Tantivy { .. } | Self::Graph { .. } => {
+                Blame::Failure
+            }
+        }
+    }
+
+    /// This error as one of the named retriever.
+    pub(crate) fn into_stage(self, stage: &str) -> CoreError {
+        let blame = self.blame();
+        CoreError::stage(stage, blame, self)
+    }
+
+    /// For `map_err` after a call of the file system.
+    pub(crate) fn io(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+}

@@ -1,0 +1,93 @@
+//! Which files are in an index: [`FileTable`].
+//!
+//! It is what makes adding again cheap: a file whose size, time and options are as recorded is
+//! not even read, one whose content hash is as recorded is not indexed again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{IndexError, Result};
+use crate::state::Totals;
+
+/// One file in an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its canonical path.
+    pub path: String,
+    /// Its path as given when it was added: the start of its documents' ids.
+    pub id: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last changed, in nanoseconds since 1970.
+    pub modified: i128,
+    /// SHA-256 of its content, in hex.
+    pub sha256: String,
+    /// The options under which it was read and cut.
+    pub options: String,
+    /// The keys of its passages.
+    pub keys: Range<u64>,
+    /// What it contributes.
+    pub totals: Totals,
+}
+
+/// The files of an index by canonical path.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct FileTable {
+    entries: BTreeMap<String, FileEntry>,
+}
+
+impl FileTable {
+    /// Reads the table; an empty name is the empty table.
+    pub(crate) fn load(dir: &Path, name: &str) -> Result<Self> {
+        if name.is_empty() {
+            return Ok(Self::default());
+        }
+        let path = dir.join(name);
+        let bytes = fs::read(&path).map_err(IndexError::io("cannot read", &path))?;
+        let entries: Vec<FileEntry> = serde_json::from_slice(&bytes)
+            .map_err(|error| IndexError::Damaged { path, reason: error.to_string() })?;
+        Ok(Self { entries: entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect() })
+    }
+
+    /// Writes and syncs the table.
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let entries: Vec<&FileEntry> = self.entries.values().collect();
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(path)?;
+            file.write_all(&serde_json::to_vec(&entries)?)?;
+            file.sync_all()
+        };
+        write().map_err(IndexError::io("cannot write", path))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<&FileEntry> {
+        self.entries.get(path)
+    }
+
+    pub(crate) fn insert(&mut self, entry: FileEntry) {
+        self.entries.insert(entry.path.clone(), entry);
+    }
+
+    pub(crate) fn remove(&mut self, path: &str) -> Option<FileEntry> {
+        self.entries.remove(path)
+    }
+
+    /// The paths equal to `path` or below it.
+    pub(crate) fn under(&self, path: &Path) -> Vec<String> {
+        let below = |known: &&String| Path::new(known.as_str()).starts_with(path);
+        self.entries.keys().filter(below).cloned().collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &FileEntry> {
+        self.entries.values()
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<FileEntry> {
+        self.entries.into_values().collect()
+    }
+}

@@ -1,0 +1,298 @@
+//! One whole index as it was at a commit: [`Index`].
+//!
+//! Opening reads the state, opens tantivy's searcher and maps the vector files; it costs
+//! milliseconds whatever the size. Later commits do not show in an open index; open it again.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{DocAddress, DocSet, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, Term};
+use topshelf_core::{Embedder, Filter, Passage};
+
+use crate::bm25::{Bm25Options, Bm25Retriever};
+use crate::dense::DenseRetriever;
+use crate::error::{IndexError, Result};
+use crate::files::{FileEntry, FileTable};
+use crate::graph::Graph;
+use crate::mask::Mask;
+use crate::state::{Fields, Settings, State, TEXT_DIR, Totals};
+use crate::vectors::Vectors;
+
+/// An open index. Cheap to clone; safe to use from many threads.
+#[derive(Clone)]
+pub struct Index {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) dir: PathBuf,
+    pub(crate) state: State,
+    pub(crate) searcher: Searcher,
+    pub(crate) fields: Fields,
+    pub(crate) vectors: Vec<Vectors>,
+    pub(crate) graph: Option<Graph>,
+    /// What recent filters let through.
+    masks: Mutex<HashMap<String, Arc<Mask>>>,
+}
+
+/// What is in an index.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stats {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The format of its files.
+    pub format: u32,
+    /// Commits so far.
+    pub generation: u64,
+    /// What was fixed when it was made.
+    pub settings: Settings,
+    /// Files that documents came from.
+    pub files: usize,
+    /// Documents, passages and terms.
+    pub totals: Totals,
+    /// Vectors on disk, those of removed passages included.
+    pub vectors: usize,
+    /// Vectors of removed passages still on disk.
+    pub removed_vectors: usize,
+    /// Vectors in the neighbour graph; 0 where every search scans all vectors.
+    pub graph_vectors: usize,
+    /// Bytes of the whole folder.
+    pub bytes: u64,
+}
+
+impl Index {
+    /// Opens the index in `dir` as of its last commit.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Missing`], [`IndexError::NotAnIndex`], [`IndexError::Format`],
+    /// [`IndexError::Damaged`], [`IndexError::Io`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        // A commit between reading the state and mapping its files may remove them; the state
+        // read next names those that took their place.
+        const TRIES: usize = 5;
+        let dir = dir.as_ref();
+        let mut tries = 1;
+        loop {
+            match Self::open_once(dir) {
+                Err(IndexError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound && tries < TRIES =>
+                {
+                    tries += 1;
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Err(IndexError::Io { path, source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    return Err(IndexError::Damaged { path, reason: "it is missing".to_owned() });
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn open_once(dir: &Path) -> Result<Self> {
+        State::check_folder(dir)?;
+        let text = tantivy::Index::open_in_dir(dir.join(TEXT_DIR))?;
+        let reader =
+            text.reader_builder().reload_policy(ReloadPolicy::Manual).num_warming_threads(0);
+        let state = State::of(dir, &text)?;
+        let reader: tantivy::IndexReader = reader.try_into()?;
+        let searcher = reader.searcher();
+        if State::of(dir, &text)?.generation != state.generation {
+            // A commit came in between: the searcher may be of the later one.
+            return Self::open_once(dir);
+        }
+        let dimension = state.settings.embedder.as_ref().map_or(0, |e| e.dimension);
+        let vectors = state
+            .vectors
+            .iter()
+            .map(|file| Vectors::open(&dir.join(&file.name), dimension, file.rows))
+            .collect::<Result<Vec<_>>>()?;
+        let graph = match &state.graph {
+            Some(graph) => Some(Graph::open(&dir.join(&graph.name), dimension, graph.bytes)?),
+            None => None,
+        };
+        let (_, fields) = Fields::schema();
+        let inner = Inner {
+            dir: dir.to_owned(),
+            state,
+            searcher,
+            fields,
+            vectors,
+            graph,
+            masks: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The first stage by words.
+    pub fn bm25(&self, options: Bm25Options) -> Bm25Retriever {
+        Bm25Retriever::new(self.clone(), options)
+    }
+
+    /// The first stage by meaning, with the bi-encoder the index was made with.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::NoVectors`], [`IndexError::EmbedderMismatch`].
+    pub fn dense(&self, embedder: Arc<dyn Embedder>) -> Result<DenseRetriever> {
+        let own = self.inner.state.settings.embedder.as_ref().ok_or(IndexError::NoVectors)?;
+        if own.identity.fingerprint != embedder.identity().fingerprint {
+            return Err(IndexError::EmbedderMismatch {
+                expected: own.identity.name.clone(),
+                given: embedder.identity().name.clone(),
+            });
+        }
+        Ok(DenseRetriever::new(self.clone(), embedder))
+    }
+
+    /// The passages of a document, in no particular order; none if it is not in the index.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Damaged`], [`IndexError::Tantivy`].
+    pub fn document(&self, id: &str) -> Result<Vec<Arc<Passage>>> {
+        let term = Term::from_field_text(self.inner.fields.document, id);
+        self.addresses(self.inner.fields.document, &term)?
+            .into_iter()
+            .map(|address| self.passage(address))
+            .collect()
+    }
+
+    /// What was fixed when the index was made.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.state.settings
+    }
+
+    /// What is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Io`], [`IndexError::Damaged`] if the file table cannot be read.
+    pub fn stats(&self) -> Result<Stats> {
+        let inner = &*self.inner;
+        let vectors = inner.vectors.iter().map(Vectors::len).sum();
+        Ok(Stats {
+            dir: inner.dir.clone(),
+            format: inner.state.format,
+            generation: inner.state.generation,
+            settings: inner.state.settings.clone(),
+            files: self.files()?.len(),
+            totals: inner.state.totals,
+            vectors,
+            removed_vectors: vectors.saturating_sub(if vectors == 0 {
+                0
+            } else {
+                inner.state.totals.passages as usize
+            }),
+            graph_vectors: inner.graph.as_ref().map_or(0, Graph::len),
+            bytes: folder_bytes(&inner.dir),
+        })
+    }
+
+    /// The files that documents came from, in the order of their paths.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Io`], [`IndexError::Damaged`] if the file table cannot be read.
+    pub fn files(&self) -> Result<Vec<FileEntry>> {
+        let table = FileTable::load(&self.inner.dir, &self.inner.state.files)?;
+        Ok(table.into_entries())
+    }
+
+    /// Reads every file of the index and compares its checksum.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Damaged`] names the first file that is not as it was written.
+    pub fn verify(&self) -> Result<()> {
+        self.files()?;
+        for vectors in &self.inner.vectors {
+            vectors.verify()?;
+        }
+        if let Some(graph) = &self.inner.state.graph {
+            Graph::verify(&self.inner.dir.join(&graph.name), graph.crc32)?;
+        }
+        let text = self.inner.searcher.index();
+        let damaged = text.validate_checksum()?;
+        match damaged.into_iter().next() {
+            Some(name) => Err(IndexError::Damaged {
+                path: self.inner.dir.join(TEXT_DIR).join(name),
+                reason: "its checksum does not match its content".to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The passage at an address of tantivy's.
+    pub(crate) fn passage(&self, address: DocAddress) -> Result<Arc<Passage>> {
+        let document: TantivyDocument = self.inner.searcher.doc(address)?;
+        let stored = document.get_first(self.inner.fields.passage);
+        let json = stored.as_ref().and_then(tantivy::schema::Value::as_str).unwrap_or_default();
+        let passage = serde_json::from_str(json).map_err(|error| IndexError::Damaged {
+            path: self.inner.dir.join(TEXT_DIR),
+            reason: format!("a stored passage cannot be read ({error})"),
+        })?;
+        Ok(Arc::new(passage))
+    }
+
+    /// The passage with that key.
+    pub(crate) fn passage_by_key(&self, key: u64) -> Result<Option<Arc<Passage>>> {
+        let term = Term::from_field_u64(self.inner.fields.key, key);
+        let addresses = self.addresses(self.inner.fields.key, &term)?;
+        addresses.first().map(|address| self.passage(*address)).transpose()
+    }
+
+    /// Where the passages with that term are.
+    fn addresses(&self, field: Field, term: &Term) -> Result<Vec<DocAddress>> {
+        let mut addresses = Vec::new();
+        for (ordinal, segment) in self.inner.searcher.segment_readers().iter().enumerate() {
+            let postings = segment
+                .inverted_index(field)?
+                .read_postings(term, IndexRecordOption::Basic)
+                .map_err(tantivy::TantivyError::from)?;
+            let Some(mut postings) = postings else { continue };
+            while postings.doc() != TERMINATED {
+                if !segment.is_deleted(postings.doc()) {
+                    addresses.push(DocAddress::new(ordinal as u32, postings.doc()));
+                }
+                postings.advance();
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// What the filter lets through; remembered for the next queries.
+    pub(crate) fn mask(&self, filter: &Filter) -> Result<Arc<Mask>> {
+        const REMEMBERED: usize = 32;
+        let name = filter.to_string();
+        let lock = || self.inner.masks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(mask) = lock().get(&name) {
+            return Ok(Arc::clone(mask));
+        }
+        let mask = Arc::new(Mask::of(filter, &self.inner.searcher, self.inner.state.next_key)?);
+        let mut masks = lock();
+        if masks.len() >= REMEMBERED {
+            masks.clear();
+        }
+        masks.insert(name, Arc::clone(&mask));
+        Ok(mask)
+    }
+}
+
+/// Bytes of all files below a folder.
+fn folder_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}

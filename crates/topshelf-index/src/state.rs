@@ -1,0 +1,319 @@
+//! What one commit makes visible: [`State`], the payload of the tantivy commit.
+//!
+//! ```text
+//! DIR/
+//!   text/                    the tantivy index; its meta.json holds the state as payload
+//!   files-00000007.json      which files are in the index            (named by the state)
+//!   vectors-00000007-0.vec   vectors of passages                     (named by the state)
+//!   graph-00000007.hnsw      neighbour graph over some vector files  (named by the state)
+//!   writer.lock              held by the process that changes the index
+//! ```
+//!
+//! Files beside `text/` are written and synced before the commit that names them and are never
+//! changed afterwards. tantivy replaces `meta.json` atomically, so at any moment the folder holds
+//! exactly one whole index; what a crash leaves over is removed by the next writer.
+//!
+//! Every passage has a *key*: a number that is given once and never again. The passages of one
+//! file have consecutive keys, so what is removed is a few ranges.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use topshelf_core::{Embedder, ModelIdentity};
+
+use crate::analyse::Language;
+use crate::error::{IndexError, Result};
+
+/// The format that this version writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// The folder of the tantivy index.
+pub(crate) const TEXT_DIR: &str = "text";
+
+/// How vectors are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// One byte a dimension and one scale a vector.
+    #[default]
+    Int8,
+    /// Four bytes a dimension.
+    F32,
+}
+
+impl Precision {
+    /// Its name in options: `int8`, `f32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::F32 => "f32",
+        }
+    }
+}
+
+/// What is fixed when an index is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How words become terms.
+    pub language: Language,
+    /// How vectors are stored.
+    pub precision: Precision,
+    /// The bi-encoder; `None` for an index without vectors.
+    pub embedder: Option<EmbedderInfo>,
+    /// Passages from which the index has a neighbour graph; this one may be changed later.
+    pub graph_from: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            language: Language::default(),
+            precision: Precision::default(),
+            embedder: None,
+            graph_from: crate::graph::DEFAULT_FROM,
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults, with this bi-encoder.
+    pub fn with_embedder(embedder: &dyn Embedder) -> Self {
+        let embedder =
+            EmbedderInfo { identity: embedder.identity().clone(), dimension: embedder.dimension() };
+        Self { embedder: Some(embedder), ..Self::default() }
+    }
+}
+
+/// The bi-encoder of an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmbedderInfo {
+    /// Which model.
+    #[serde(flatten)]
+    pub identity: ModelIdentity,
+    /// The length of its vectors.
+    pub dimension: usize,
+}
+
+/// A file of vectors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VectorFile {
+    /// Its name in the index folder.
+    pub(crate) name: String,
+    /// Vectors in it, removed ones included.
+    pub(crate) rows: usize,
+}
+
+/// A neighbour graph over the vectors of some files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GraphFile {
+    /// Its name in the index folder.
+    pub(crate) name: String,
+    /// It covers the keys below this; the vectors from there on are scanned.
+    pub(crate) up_to: u64,
+    /// Vectors in it, removed ones included.
+    pub(crate) rows: u64,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// CRC-32 of its content.
+    pub(crate) crc32: u32,
+}
+
+/// What one commit makes visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// [`FORMAT`] of the version that wrote it.
+    pub(crate) format: u32,
+    /// Counts commits.
+    pub(crate) generation: u64,
+    /// What is fixed.
+    pub(crate) settings: Settings,
+    /// The key of the next passage.
+    pub(crate) next_key: u64,
+    /// Passages, documents and tokens in the index.
+    pub(crate) totals: Totals,
+    /// Keys of removed passages whose vectors are still in a file.
+    pub(crate) removed: Vec<Range<u64>>,
+    /// The name of the file table; empty before the first commit with content.
+    pub(crate) files: String,
+    /// The vector files.
+    pub(crate) vectors: Vec<VectorFile>,
+    /// The neighbour graph, if the index is large enough to have one.
+    pub(crate) graph: Option<GraphFile>,
+}
+
+/// Sums over all passages in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Documents.
+    pub documents: u64,
+    /// Passages.
+    pub passages: u64,
+    /// Terms in titles and headings.
+    pub title_terms: u64,
+    /// Terms in texts.
+    pub text_terms: u64,
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.documents += other.documents;
+        self.passages += other.passages;
+        self.title_terms += other.title_terms;
+        self.text_terms += other.text_terms;
+    }
+
+    pub(crate) fn subtract(&mut self, other: Self) {
+        self.documents -= other.documents;
+        self.passages -= other.passages;
+        self.title_terms -= other.title_terms;
+        self.text_terms -= other.text_terms;
+    }
+}
+
+impl State {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            format: FORMAT,
+            generation: 0,
+            settings,
+            next_key: 0,
+            totals: Totals::default(),
+            removed: Vec::new(),
+            files: String::new(),
+            vectors: Vec::new(),
+            graph: None,
+        }
+    }
+
+    /// The payload of the last commit in `dir`.
+    pub(crate) fn of(dir: &Path, text: &tantivy::Index) -> Result<Self> {
+        let meta = dir.join(TEXT_DIR).join("meta.json");
+        let payload = text.load_metas()?.payload.unwrap_or_default();
+        Self::parse(dir, &meta, &payload)
+    }
+
+    fn parse(dir: &Path, meta: &Path, payload: &str) -> Result<Self> {
+        /// The one field that every format has.
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let damaged = |error: serde_json::Error| IndexError::Damaged {
+            path: meta.to_owned(),
+            reason: format!("its payload is not that of an index ({error})"),
+        };
+        let head: Head = serde_json::from_str(payload).map_err(damaged)?;
+        if head.format != FORMAT {
+            let dir = dir.to_owned();
+            return Err(IndexError::Format { dir, found: head.format, supported: FORMAT });
+        }
+        serde_json::from_str(payload).map_err(damaged)
+    }
+
+    /// Refuses folders without an index of this format, before tantivy reads them: its own
+    /// message would not say what to do.
+    pub(crate) fn check_folder(dir: &Path) -> Result<()> {
+        let meta = dir.join(TEXT_DIR).join("meta.json");
+        let text = match fs::read_to_string(&meta) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let occupied = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+                let dir = dir.to_owned();
+                return Err(if occupied && !Self::only_ours(&dir) {
+                    IndexError::NotAnIndex { dir }
+                } else {
+                    IndexError::Missing { dir }
+                });
+            }
+            Err(error) => return Err(IndexError::io("cannot read", &meta)(error)),
+        };
+        let damaged = |reason: String| IndexError::Damaged { path: meta.clone(), reason };
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        match value.get("payload").and_then(serde_json::Value::as_str) {
+            Some(payload) => Self::parse(dir, &meta, payload).map(|_| ()),
+            // The very first commit was interrupted: there never was an index.
+            None => Err(IndexError::Missing { dir: dir.to_owned() }),
+        }
+    }
+
+    /// Whether a folder without an index holds nothing but what an interrupted first
+    /// `index add` leaves.
+    fn only_ours(dir: &Path) -> bool {
+        fs::read_dir(dir).is_ok_and(|entries| {
+            entries.flatten().all(|entry| {
+                let name = entry.file_name();
+                name == TEXT_DIR || name == LOCK_FILE || is_state_file(&name.to_string_lossy())
+            })
+        })
+    }
+}
+
+/// The file whose lock the writing process holds.
+pub(crate) const LOCK_FILE: &str = "writer.lock";
+
+/// Whether the name is one that a state may refer to.
+pub(crate) fn is_state_file(name: &str) -> bool {
+    ["files-", "vectors-", "graph-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The fields of the tantivy index.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fields {
+    /// The passage's key: indexed and as a column.
+    pub(crate) key: tantivy::schema::Field,
+    /// The canonical path of the file it came from: what is replaced and removed together.
+    pub(crate) file: tantivy::schema::Field,
+    /// The document's id.
+    pub(crate) document: tantivy::schema::Field,
+    /// Terms of title and headings.
+    pub(crate) title: tantivy::schema::Field,
+    /// Terms of the text.
+    pub(crate) text: tantivy::schema::Field,
+    /// Number of terms in `title`, as a column.
+    pub(crate) title_terms: tantivy::schema::Field,
+    /// Number of terms in `text`, as a column.
+    pub(crate) text_terms: tantivy::schema::Field,
+    /// What filters look at, as JSON in a column with a dictionary.
+    pub(crate) facts: tantivy::schema::Field,
+    /// The passage as JSON, stored.
+    pub(crate) passage: tantivy::schema::Field,
+}
+
+/// Names of the columns.
+pub(crate) mod column {
+    pub(crate) const KEY: &str = "key";
+    pub(crate) const TITLE_TERMS: &str = "title_terms";
+    pub(crate) const TEXT_TERMS: &str = "text_terms";
+    pub(crate) const FACTS: &str = "facts";
+}
+
+impl Fields {
+    pub(crate) fn schema() -> (tantivy::schema::Schema, Self) {
+        use tantivy::schema::{
+            FAST, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing,
+            TextOptions,
+        };
+        let terms = TextOptions::default().set_indexing_options(
+            TextFieldIndexing::default()
+                .set_tokenizer("raw") // texts are added as terms already
+                .set_fieldnorms(false) // exact lengths are in the columns
+                .set_index_option(IndexRecordOption::WithFreqs),
+        );
+        let mut schema = Schema::builder();
+        let fields = Self {
+            key: schema.add_u64_field(column::KEY, INDEXED | FAST),
+            file: schema.add_text_field("file", STRING | STORED),
+            document: schema.add_text_field("document", STRING),
+            title: schema.add_text_field("title", terms.clone()),
+            text: schema.add_text_field("text", terms),
+            title_terms: schema.add_u64_field(column::TITLE_TERMS, FAST),
+            text_terms: schema.add_u64_field(column::TEXT_TERMS, FAST),
+            facts: schema.add_bytes_field(column::FACTS, FAST),
+            passage: schema.add_text_field("passage", STORED),
+        };
+        (schema.build(), fields)
+    }
+}

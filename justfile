@@ -1,0 +1,37 @@
+# The gate and its parts. `just check` is what CI runs.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# Everything that must pass before a change lands.
+check: format lint licences docs test slow
+
+# Formatting of Rust and TOML, spelling.
+format:
+    cargo fmt --all --check
+    taplo fmt --check
+    typos
+
+# Clippy, pedantic, with the allow-list of Cargo.toml.
+lint:
+    cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+
+# Licences, duplicate versions and sources of the dependencies.
+licences:
+    cargo deny --log-level error check licenses bans sources
+
+# Documentation without warnings.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# The README's test command.
+test:
+    cargo test --workspace
+
+# The slow group: effectiveness on ../shared/data where that folder is, and the demo.
+slow:
+    cargo test --release -p topshelf-cli --features slow-tests --test slow
+
+# Formats what `format` checks.
+fix:
+    cargo fmt --all
+    taplo fmt
