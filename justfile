@@ -17,7 +17,7 @@ lint:
 
 # Licences, duplicate versions and sources of the dependencies.
 licences:
-    cargo deny --log-level error check licenses bans sources
+    CARGO="$PWD/.ci/cargo-metadata" cargo-deny --log-level error check licenses bans sources
 
 # Documentation without warnings.
 docs:

@@ -321,7 +321,7 @@ impl Reader<'_> {
         }
         let sha256 = match hash(&source.path) {
             Ok(sha256) => sha256,
-            Err(error) => return self.send(Item::Skipped(Skipped::from_io(&source.path, error))),
+            Err(error) => return self.send(Item::Skipped(Skipped::from_io(&source.path, &error))),
         };
         if let Some(known) = known
             && known.sha256 == sha256
@@ -396,7 +396,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// A digest of the options that change what passages a file gives.
 fn options_digest(options: &AddOptions) -> String {
-    let text = format!("{:?} {:?}", options.ingest.reading(), options.chunk);
+    let text = format!("{:?} {:?}", options.ingest, options.chunk);
     hex(&Sha256::digest(text.as_bytes())[..8])
 }
 

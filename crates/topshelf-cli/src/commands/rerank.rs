@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use serde_json::Value;
+use topshelf::ingest::TEXT_FIELDS;
 use topshelf::{Passage, Query, Ranking, Scale, pipeline, score::sigmoid};
 
 use super::{print, print_json};
@@ -13,9 +14,6 @@ use crate::args::RerankArguments;
 use crate::exit::usage;
 use crate::output::{RerankAnswer, RerankResult, RerankerRan};
 use crate::table;
-
-/// The keys under which a record's text may stand, as when a JSONL file is indexed.
-const TEXT_KEYS: [&str; 5] = ["text", "content", "body", "passage", "contents"];
 
 /// Characters of a document shown in the list.
 const SHOWN: usize = 200;
@@ -127,9 +125,9 @@ fn parse(line: &str, number: usize) -> Result<Given> {
     match serde_json::from_str::<Value>(line) {
         Ok(Value::String(text)) => Ok(plain(&text)),
         Ok(Value::Object(fields)) => {
-            let text = TEXT_KEYS.iter().find_map(|key| fields.get(*key).and_then(Value::as_str));
+            let text = TEXT_FIELDS.iter().find_map(|key| fields.get(*key).and_then(Value::as_str));
             let text = text.ok_or_else(|| {
-                let keys = TEXT_KEYS.join(", ");
+                let keys = TEXT_FIELDS.join(", ");
                 usage(format!("line {number} is a record without a text; it needs one of {keys}"))
             })?;
             let id = ["id", "_id"].iter().find_map(|key| fields.get(*key)).map(|id| match id {
