@@ -38,10 +38,10 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List, get, show and verify models.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  topshelf models pull")]
     Models(ModelsCommand),
     /// Add files to an index, remove them, see what is in it.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  topshelf index add docs/ --index docs.index")]
     Index(IndexCommand),
     /// Find the passages that answer a query.
     Search(SearchArguments),
@@ -249,20 +249,30 @@ pub(crate) struct FirstStage {
     #[arg(long, value_enum, default_value = "rrf")]
     pub(crate) fusion: FusionName,
     /// The k of reciprocal rank fusion.
-    #[arg(long, value_name = "K", default_value_t = 60.0)]
+    #[arg(long, value_name = "K", value_parser = not_negative, default_value_t = 60.0)]
     pub(crate) rrf_k: f32,
     /// Weights of bm25 and dense for min-max and z-score, as `1,0.5`.
-    #[arg(long, value_delimiter = ',', value_name = "W,W")]
+    #[arg(long, value_delimiter = ',', value_name = "W,W", value_parser = not_negative)]
     pub(crate) weights: Vec<f32>,
     /// BM25: how slowly repetitions of a word saturate.
-    #[arg(long, default_value_t = Bm25Options::default().k1)]
+    #[arg(long, value_parser = not_negative, default_value_t = Bm25Options::default().k1)]
     pub(crate) k1: f32,
     /// BM25: how much long passages are held back, 0 to 1.
-    #[arg(long, default_value_t = Bm25Options::default().b)]
+    #[arg(long, value_parser = share, default_value_t = Bm25Options::default().b)]
     pub(crate) b: f32,
     /// BM25: what a word in title or headings counts, where one in the text counts 1.
-    #[arg(long, default_value_t = Bm25Options::default().title_weight)]
+    #[arg(long, value_parser = not_negative, default_value_t = Bm25Options::default().title_weight)]
     pub(crate) title_weight: f32,
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "give a number of 0 or more".to_owned())
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "give a number from 0 to 1".to_owned())
 }
 
 impl Default for FirstStage {

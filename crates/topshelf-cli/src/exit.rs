@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
+use topshelf::eval::EvalError;
 use topshelf::{Blame, Error, IndexError, ModelError};
-use topshelf_eval::EvalError;
 
 /// An error of the caller's that no library has a variant for.
 #[derive(Debug)]

@@ -18,6 +18,8 @@ mod commands;
 mod exit;
 mod output;
 mod progress;
+#[cfg(test)]
+mod schemas;
 mod table;
 
 use std::process::ExitCode;
@@ -25,6 +27,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    let report_panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // The PDF extractor panics on files that it does not understand; that is told as a skipped
+        // file and needs no backtrace.
+        if std::thread::current().name() != Some(topshelf::ingest::PDF_THREAD) {
+            report_panic(panic);
+        }
+    }));
     let arguments = args::Arguments::parse(); // exits with 2 itself, after saying why
     match commands::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 //! What the commands answer with `--json`: one object each.
 //!
-//! The schemas in docs/schema are generated from these types; a test holds the two together.
-//! Fields are only ever added.
+//! The schemas in docs/schema are generated from these types; a test (`schemas.rs`) holds the two
+//! together. Fields are only ever added.
 
 use std::collections::BTreeMap;
 
@@ -340,6 +340,8 @@ pub(crate) struct RerankerRan {
     pub(crate) fingerprint: String,
     /// Pairs scored.
     pub(crate) pairs: usize,
+    /// Tokens of the query it did not read.
+    pub(crate) query_truncated_tokens: usize,
     /// Passages it did not read to the end.
     pub(crate) truncated: usize,
     /// Passages it could not score, and why; they stand behind the others.
@@ -481,24 +483,6 @@ pub(crate) struct DemoMove {
     pub(crate) text: String,
 }
 
-/// The JSON schema of each command's answer under the name of its file in docs/schema.
-#[cfg(test)]
-pub(crate) fn schemas() -> Vec<(&'static str, schemars::Schema)> {
-    vec![
-        ("models-list", schemars::schema_for!(ModelsList)),
-        ("models-show", schemars::schema_for!(ModelShown)),
-        ("models-pull", schemars::schema_for!(ModelsDone)),
-        ("models-verify", schemars::schema_for!(ModelsDone)),
-        ("index-add", schemars::schema_for!(IndexAdded)),
-        ("index-remove", schemars::schema_for!(IndexRemoved)),
-        ("index-stats", schemars::schema_for!(IndexStats)),
-        ("search", schemars::schema_for!(SearchAnswer)),
-        ("rerank", schemars::schema_for!(RerankAnswer)),
-        ("eval", schemars::schema_for!(EvalAnswer)),
-        ("demo", schemars::schema_for!(DemoAnswer)),
-    ]
-}
-
 impl From<&topshelf::Totals> for IndexTotals {
     fn from(totals: &topshelf::Totals) -> Self {
         Self { documents: totals.documents, passages: totals.passages }
@@ -530,6 +514,7 @@ impl From<&topshelf::RerankReport> for RerankerRan {
             model: report.model.clone(),
             fingerprint: report.fingerprint.clone(),
             pairs: report.pairs,
+            query_truncated_tokens: report.query_truncated_tokens,
             truncated: report.truncated.len(),
             failed: report
                 .failed

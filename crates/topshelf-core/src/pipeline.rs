@@ -81,6 +81,8 @@ pub struct RerankReport {
     pub fingerprint: String,
     /// Pairs it scored.
     pub pairs: usize,
+    /// Tokens of the query that it did not read.
+    pub query_truncated_tokens: usize,
     /// Passages of which it did not read all.
     pub truncated: Vec<Truncated>,
     /// Passages it could not score; they stand behind the others in the order they had.
@@ -201,6 +203,7 @@ pub async fn rerank(
         model: reranker.identity().name.clone(),
         fingerprint: reranker.identity().fingerprint.clone(),
         pairs: 0,
+        query_truncated_tokens: 0,
         truncated: Vec::new(),
         failed: Vec::new(),
         milliseconds: 0.0,
@@ -210,6 +213,8 @@ pub async fn rerank(
         match outcome {
             Ok(scored) => {
                 report.pairs += 1;
+                report.query_truncated_tokens =
+                    report.query_truncated_tokens.max(scored.query_truncated_tokens);
                 if scored.truncated_tokens > 0 {
                     let tokens = scored.truncated_tokens;
                     report.truncated.push(Truncated { passage: passage.id.clone(), tokens });
@@ -331,7 +336,11 @@ mod tests {
                     if passage.text.starts_with('x') {
                         return Err(PassageFailure { reason: "starts with x".into() });
                     }
-                    Ok(RerankScore { score: passage.text.len() as f32, truncated_tokens: 0 })
+                    Ok(RerankScore {
+                        score: passage.text.len() as f32,
+                        truncated_tokens: 0,
+                        query_truncated_tokens: 0,
+                    })
                 })
                 .collect())
         }

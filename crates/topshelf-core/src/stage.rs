@@ -47,6 +47,8 @@ pub struct RerankScore {
     pub score: f32,
     /// Tokens of the passage that did not fit into the model's window and were not read.
     pub truncated_tokens: usize,
+    /// Tokens of the query that were not read, which happens only to very long queries.
+    pub query_truncated_tokens: usize,
 }
 
 /// Why one passage has no score while its neighbours have theirs.

@@ -10,7 +10,7 @@
 //! **What is one tensor** ([`crate::onnx`]): a single sequence, always. The usual int8 ONNX files
 //! quantise activations with one scale for the whole tensor (`DynamicQuantizeLinear`), so in a
 //! padded batch a pair's score depends on its neighbours, and the rule "same pair, same bits"
-//! would be lost. It costs nothing. 100 pairs of msmarco-dl19 (20 to 330 tokens, 9,524 in all),
+//! would be lost. It costs nothing. 100 pairs of msmarco-dl19 (40 to 188 tokens, 9,524 in all),
 //! ms-marco-MiniLM-L12-v2 int8, rten 0.27, AMD EPYC with AVX-512 VNNI, two cores:
 //!
 //! | tensor | threads | tokens/s | largest, mean change of a logit |
@@ -23,8 +23,8 @@
 //! | 32 | two runs of one thread each | 6,866 | 0.42, 0.15 |
 //! | 8 | one run of two threads | 7,512 | 0.61, 0.15 |
 //!
-//! (The change is against the same pair alone.) A sequence of a hundred tokens is already a
-//! matrix that fills a core; larger tensors only leave the cache.
+//! (Best of four runs; the change is against the same pair alone.) Larger tensors are slower,
+//! presumably because their activations no longer fit into the cache.
 
 use std::cmp::Reverse;
 

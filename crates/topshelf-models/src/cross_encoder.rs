@@ -85,7 +85,8 @@ pub struct Scored {
 struct Pairs {
     queries: Vec<String>,
     documents: Vec<String>,
-    pairs: Vec<(usize, usize)>,
+    /// Query and document.
+    places: Vec<(usize, usize)>,
 }
 
 impl Pairs {
@@ -93,8 +94,8 @@ impl Pairs {
     fn of_query<D: AsRef<str>>(query: &str, documents: impl IntoIterator<Item = D>) -> Self {
         let documents: Vec<String> =
             documents.into_iter().map(|document| document.as_ref().to_owned()).collect();
-        let pairs = (0..documents.len()).map(|document| (0, document)).collect();
-        Self { queries: vec![query.to_owned()], documents, pairs }
+        let places = (0..documents.len()).map(|document| (0, document)).collect();
+        Self { queries: vec![query.to_owned()], documents, places }
     }
 
     /// Any pairs; a text that stands in several is tokenised once.
@@ -104,7 +105,7 @@ impl Pairs {
         for (query, document) in pairs {
             let query = place(query.as_ref(), &mut queries, &mut own.queries);
             let document = place(document.as_ref(), &mut documents, &mut own.documents);
-            own.pairs.push((query, document));
+            own.places.push((query, document));
         }
         own
     }
@@ -228,14 +229,14 @@ fn score(
     let documents = model.tokenizer.tokenise_all(&pairs.documents);
 
     let mut outcomes: Vec<std::result::Result<Scored, PassageFailure>> =
-        Vec::with_capacity(pairs.pairs.len());
-    let (mut sequences, mut places) = (Vec::new(), Vec::new());
-    for &(query, document) in &pairs.pairs {
+        Vec::with_capacity(pairs.places.len());
+    let (mut sequences, mut of_sequence) = (Vec::new(), Vec::new());
+    for &(query, document) in &pairs.places {
         outcomes.push(match &documents[document] {
             Ok(ids) => {
                 let assembled = model.tokenizer.pair(&queries[query], ids);
                 sequences.push(assembled.sequence);
-                places.push(outcomes.len());
+                of_sequence.push(outcomes.len());
                 Ok(Scored {
                     score: f32::NAN,
                     truncated_tokens: assembled.truncated_tokens,
@@ -246,7 +247,7 @@ fn score(
         });
     }
     batch::encode_all(model.encoder.as_ref(), &sequences, Output::Logits, ticket, |index, row| {
-        let outcome = &mut outcomes[places[index]];
+        let outcome = &mut outcomes[of_sequence[index]];
         if row[0].is_finite() {
             if let Ok(scored) = outcome {
                 scored.score = row[0];
@@ -285,6 +286,7 @@ impl Reranker for CrossEncoder {
         let outcome = |scored: Scored| RerankScore {
             score: scored.score,
             truncated_tokens: scored.truncated_tokens,
+            query_truncated_tokens: scored.query_truncated_tokens,
         };
         Ok(outcomes.into_iter().map(|scored| scored.map(outcome)).collect())
     }
@@ -378,8 +380,8 @@ mod tests {
         let query = Query::new("q").unwrap();
         let passages = passages(&["six", "bad", "seven"]);
         let outcomes = pollster::block_on(Reranker::score(&model, &query, &passages)).unwrap();
-        assert_eq!(outcomes[0].as_ref().unwrap().score, 6.0);
-        assert_eq!(outcomes[2].as_ref().unwrap().score, 7.0);
+        assert_eq!(outcomes[0].as_ref().unwrap().score.to_bits(), 6_f32.to_bits());
+        assert_eq!(outcomes[2].as_ref().unwrap().score.to_bits(), 7_f32.to_bits());
         assert!(outcomes[1].as_ref().unwrap_err().reason.contains("NaN"));
         let error = model.predict(&[("q", "six"), ("q", "bad")]).unwrap_err();
         assert!(error.to_string().contains("pair 1"), "{error}");

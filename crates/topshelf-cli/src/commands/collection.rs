@@ -318,7 +318,10 @@ pub(super) fn as_text(
             "cannot be told apart" => format!("{system} and {baseline} cannot be told apart"),
             verb => format!("reranking {verb}: {system} against {baseline}"),
         };
-        let _ = write!(text, "\n{said}; {measure} {mean:+.4}, 95% interval {low:+.4} to {high:+.4}, p = {p:.4}"); // a string takes all
+        let _ = write!(
+            text,
+            "\n{said}; {measure} {mean:+.4}, 95% interval {low:+.4} to {high:+.4}, p = {p:.4}"
+        ); // a string takes all
     }
     text
 }

@@ -85,6 +85,10 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     for failed in &report.failed {
         eprintln!("note: document {} was not scored: {}", failed.passage, failed.reason);
     }
+    if report.query_truncated_tokens > 0 {
+        let n = report.query_truncated_tokens;
+        eprintln!("note: the model did not read the last {n} tokens of the query");
+    }
     if !report.truncated.is_empty() {
         let (cut, all) = (report.truncated.len(), report.pairs);
         eprintln!("note: {cut} of {all} documents were longer than the model reads and were cut");
@@ -105,8 +109,12 @@ fn read(path: &Path) -> Result<Vec<Given>> {
     let mut documents = Vec::new();
     for (number, line) in BufReader::new(input).split(b'\n').enumerate() {
         let line = line?;
-        let line = std::str::from_utf8(&line)
-            .map_err(|error| usage(format!("line {} is not UTF-8: {error}", number + 1)))?;
+        let line = std::str::from_utf8(&line).map_err(|error| {
+            usage(format!(
+                "line {} is not UTF-8 ({error}); convert the documents, for instance with iconv",
+                number + 1
+            ))
+        })?;
         let line = line.trim_start_matches('\u{feff}').trim();
         if !line.is_empty() {
             documents.push(parse(line, number + 1)?);

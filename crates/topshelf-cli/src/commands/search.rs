@@ -143,6 +143,10 @@ fn as_text(answer: &Answer, explain: bool) -> String {
                 reranker.pairs
             ));
         }
+        if reranker.query_truncated_tokens > 0 {
+            let n = reranker.query_truncated_tokens;
+            lines.push(format!("note: the reranker did not read the last {n} tokens of the query"));
+        }
         for failed in &reranker.failed {
             lines.push(format!("note: {} was not scored: {}", failed.passage, failed.reason));
         }

@@ -32,6 +32,7 @@ use std::time::SystemTime;
 use topshelf_core::Metadata;
 
 pub use format::Format;
+pub use pdf::THREAD as PDF_THREAD;
 pub use records::TEXT_FIELDS;
 pub use skip::{SkipReason, Skipped, Warning, WarningReason};
 pub use walk::walk;
@@ -149,10 +150,62 @@ fn whole(source: &SourceFile, options: &IngestOptions) -> Result<Document, Skipp
     if document.text.trim().is_empty() {
         return Err(skip(SkipReason::Empty));
     }
+    document.title = telling(document.title, source);
     Ok(document)
+}
+
+/// Titles that do not say of what.
+const GENERIC_TITLES: [&str; 12] = [
+    "readme",
+    "changelog",
+    "change log",
+    "changes",
+    "history",
+    "releases",
+    "release notes",
+    "index",
+    "contributing",
+    "license",
+    "overview",
+    "introduction",
+];
+
+/// The title, behind the name of the file's folder if by itself it says nothing: passages of
+/// `parser-2.1/CHANGELOG.md` should be found by "parser".
+fn telling(title: String, source: &SourceFile) -> String {
+    if !GENERIC_TITLES.contains(&title.trim().to_lowercase().as_str()) {
+        return title;
+    }
+    let folder = source.path.parent().and_then(|folder| folder.file_name());
+    match folder {
+        Some(folder) => format!("{} {title}", folder.to_string_lossy()),
+        None => title,
+    }
 }
 
 /// The file's name without its extension: the title of last resort.
 fn stem(source: &SourceFile) -> String {
     source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_that_says_nothing_gets_the_folder_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("parser-2.1");
+        std::fs::create_dir(&folder).unwrap();
+        let title = |name: &str, content: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, content).unwrap();
+            let options = IngestOptions::default();
+            let source = walk(&[path], &options).remove(0).unwrap();
+            documents(&source, &options).next().unwrap().unwrap().title
+        };
+        assert_eq!(title("CHANGELOG.md", "# Changelog\n\n- x\n"), "parser-2.1 Changelog");
+        assert_eq!(title("README.md", "No heading.\n"), "parser-2.1 README");
+        assert_eq!(title("guide.md", "# Writing parsers\n\nx\n"), "Writing parsers");
+    }
 }

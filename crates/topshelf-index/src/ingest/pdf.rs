@@ -3,13 +3,17 @@
 //! The extractor is young and may panic on files it does not understand; it runs on a thread of
 //! its own, so that a panic is an error of this file and nothing more.
 
-use std::panic;
-
 use topshelf_core::Metadata;
 
 use super::skip::{SkipReason, Skipped};
 use super::text::blocks;
 use super::{Document, SourceFile, stem};
+
+/// The name of the thread, by which a program's panic hook can tell that a panic is dealt with.
+pub const THREAD: &str = "pdf text";
+
+/// Nested objects are followed by recursion.
+const STACK: usize = 64 << 20;
 
 pub(super) fn read(source: &SourceFile, bytes: &[u8]) -> Result<Document, Skipped> {
     let skip = |reason| Skipped::new(&source.path, reason);
@@ -31,11 +35,14 @@ pub(super) fn read(source: &SourceFile, bytes: &[u8]) -> Result<Document, Skippe
 
 fn extract(bytes: &[u8]) -> Result<Vec<String>, String> {
     let work = || pdf_extract::extract_text_from_mem_by_pages(bytes);
-    match panic::catch_unwind(panic::AssertUnwindSafe(work)) {
-        Ok(Ok(pages)) => Ok(pages),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the extractor does not understand it".to_owned()),
-    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, work).map_err(|error| error.to_string())?;
+        match thread.join() {
+            Ok(pages) => pages.map_err(|error| error.to_string()),
+            Err(_) => Err("the extractor does not understand it".to_owned()),
+        }
+    })
 }
 
 /// A page with the words joined that a line end cut.

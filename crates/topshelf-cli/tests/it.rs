@@ -1,0 +1,11 @@
+//! The program as a person meets it: started, given right and wrong input, interrupted, killed.
+
+mod it {
+    mod architecture;
+    mod awkward_files;
+    mod bad_input;
+    mod help;
+    mod json;
+    mod kill;
+    mod program;
+}

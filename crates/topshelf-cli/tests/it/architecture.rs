@@ -1,0 +1,109 @@
+//! The rules of ARCHITECTURE.md that can be checked: who may know whom, who may use `anyhow`,
+//! where `unsafe` may stand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The crates, and which of the others each may know.
+const ALLOWED: [(&str, &[&str]); 7] = [
+    ("topshelf-core", &[]),
+    ("topshelf-kernels", &[]),
+    ("topshelf-eval", &[]),
+    ("topshelf-models", &["topshelf-core", "topshelf-kernels"]),
+    ("topshelf-index", &["topshelf-core", "topshelf-kernels"]),
+    ("topshelf", &["topshelf-core", "topshelf-eval", "topshelf-index", "topshelf-models"]),
+    (
+        "topshelf-cli",
+        &["topshelf", "topshelf-core", "topshelf-eval", "topshelf-index", "topshelf-models"],
+    ),
+];
+
+/// Each crate of the workspace with all that it depends on, for whatever purpose.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let name = |value: &Value| value["name"].as_str().expect("it has a name").to_owned();
+    let packages = metadata["packages"].as_array().expect("there are packages");
+    packages
+        .iter()
+        .map(|package| {
+            let all = package["dependencies"].as_array().expect("there is a list");
+            (name(package), all.iter().map(name).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn arrows_between_the_crates_point_one_way() {
+    let found = dependencies();
+    let crates: BTreeSet<&str> = found.keys().map(String::as_str).collect();
+    let allowed = BTreeMap::from(ALLOWED);
+    assert_eq!(
+        crates,
+        allowed.keys().copied().collect(),
+        "a crate has come or gone; say here and in ARCHITECTURE.md what it may know"
+    );
+    for (name, dependencies) in &found {
+        let arrows: BTreeSet<&str> =
+            dependencies.iter().map(String::as_str).filter(|d| crates.contains(d)).collect();
+        let allowed: BTreeSet<&str> = allowed[name.as_str()].iter().copied().collect();
+        let wrong: Vec<_> = arrows.difference(&allowed).collect();
+        assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
+    }
+}
+
+#[test]
+fn only_the_program_uses_anyhow() {
+    let users: Vec<String> = dependencies()
+        .into_iter()
+        .filter(|(_, dependencies)| dependencies.contains("anyhow"))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(users, ["topshelf-cli"]);
+}
+
+#[test]
+fn unsafe_stands_in_the_kernels_alone() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut users = BTreeSet::new();
+    for entry in fs::read_dir(&crates).unwrap() {
+        let entry = entry.unwrap();
+        for file in rust_files(&entry.path().join("src")) {
+            if fs::read_to_string(&file).unwrap().lines().any(is_unsafe) {
+                users.insert(entry.file_name().into_string().unwrap());
+            }
+        }
+    }
+    assert_eq!(users.into_iter().collect::<Vec<_>>(), ["topshelf-kernels"]);
+}
+
+/// Whether the keyword stands in a line outside of comments and attributes.
+fn is_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default().trim_start();
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    !code.starts_with('#') && code.split(|c| !word(c)).any(|found| found == "unsafe")
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else { return files };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
