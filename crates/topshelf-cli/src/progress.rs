@@ -13,6 +13,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// One task with a known or unknown amount of work.
 pub(crate) struct Progress {
     what: String,
+    unit: String,
     bar: Option<ProgressBar>,
     done: u64,
     total: Option<u64>,
@@ -34,20 +35,13 @@ impl Progress {
         let what = what.into();
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-            let template = match total {
-                Some(_) => {
-                    format!("{{msg}} {{bar:30}} {{human_pos}}/{{human_len}} {unit}, {{eta}} left")
-                }
-                None => format!("{{spinner}} {{msg}} {{human_pos}} {unit}, {{elapsed}}"),
-            };
-            // The template is one of the two above.
-            let style = ProgressStyle::with_template(&template);
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(style(total, unit));
             bar.set_message(what.clone());
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { what, bar, done: 0, total, last_line: Instant::now() }
+        let unit = unit.to_owned();
+        Self { what, unit, bar, done: 0, total, last_line: Instant::now() }
     }
 
     /// Sets how many units there are.
@@ -55,6 +49,7 @@ impl Progress {
         self.total = Some(total);
         if let Some(bar) = &self.bar {
             bar.set_length(total);
+            bar.set_style(style(self.total, &self.unit));
         }
     }
 
@@ -93,4 +88,14 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A bar where the end is known, a spinner where it is not.
+fn style(total: Option<u64>, unit: &str) -> ProgressStyle {
+    let template = match total {
+        Some(_) => format!("{{msg}} {{bar:30}} {{human_pos}}/{{human_len}} {unit}, {{eta}} left"),
+        None => format!("{{spinner}} {{msg}} {{human_pos}} {unit}, {{elapsed}}"),
+    };
+    // Both templates are well-formed.
+    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

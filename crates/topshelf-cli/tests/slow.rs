@@ -50,8 +50,10 @@ fn effectiveness() {
         return;
     }
     pull_default_models();
-    let expected = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/effectiveness.json"));
-    let expected: Value = serde_json::from_slice(&expected.expect("the expected figures")).expect("JSON");
+    let expected =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/effectiveness.json"));
+    let expected: Value =
+        serde_json::from_slice(&expected.expect("the expected figures")).expect("JSON");
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let mut wrong = Vec::new();
     for experiment in expected["experiments"].as_array().expect("experiments") {
@@ -66,12 +68,15 @@ fn effectiveness() {
         }
         let answer = run(&arguments);
         for row in experiment["figures"].as_array().expect("figures") {
-            let (system, measure) = (row["system"].as_str().unwrap(), row["measure"].as_str().unwrap());
+            let (system, measure) =
+                (row["system"].as_str().unwrap(), row["measure"].as_str().unwrap());
             let got = figure(&answer, system, measure);
             println!("{name}: {system} {measure} {got:.4}");
             let (exact, low) = (row["exact"].as_f64().unwrap(), row["at_least"].as_f64().unwrap());
             if (got - exact).abs() > TOLERANCE || got < low {
-                wrong.push(format!("{name}: {system} {measure} is {got:.4}, not {exact:.4} (at least {low})"));
+                wrong.push(format!(
+                    "{name}: {system} {measure} is {got:.4}, not {exact:.4} (at least {low})"
+                ));
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::writer::Writer;
 
 /// Passages that are embedded together. The model sorts them by length and forms its own
 /// batches; this bounds memory and sets how often progress is seen.
-const EMBED_TOGETHER: usize = 128;
+const EMBED_TOGETHER: usize = 64;
 
 /// Read but unwritten documents, at most.
 const READ_AHEAD: usize = 256;
@@ -70,10 +70,12 @@ pub enum AddEvent<'a> {
         /// Its length.
         bytes: u64,
     },
-    /// Passages have been embedded and written.
-    Passages {
-        /// How many since the last time.
-        count: usize,
+    /// A document of the file that is being read has been embedded and written.
+    Document {
+        /// Its passages.
+        passages: usize,
+        /// Bytes of its text.
+        bytes: u64,
     },
     /// Something was not indexed.
     Skipped(&'a Skipped),
@@ -468,6 +470,8 @@ fn write_all(
                     file.totals.passages += passages.len() as u64;
                     report.documents += 1;
                     report.passages += passages.len() as u64;
+                    let bytes = passages.iter().map(|passage| passage.text.len() as u64).sum();
+                    on_event(AddEvent::Document { passages: passages.len(), bytes });
                 }
                 Item::End(mut entry) => {
                     let Some(file) = current.take() else { continue };
@@ -496,7 +500,6 @@ fn write_all(
                 Item::Dealt { bytes } => on_event(AddEvent::File { bytes }),
             }
         }
-        on_event(AddEvent::Passages { count: passages });
     }
 }
 

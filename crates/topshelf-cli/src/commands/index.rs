@@ -79,11 +79,7 @@ fn add(arguments: &AddArguments) -> Result<()> {
         graph_from: arguments.graph_from.unwrap_or(base.graph_from),
     };
     let writer = Writer::create_or_open(&arguments.index, &settings)?;
-    let chunk = ChunkOptions {
-        max_tokens: arguments.chunk,
-        overlap_tokens: arguments.overlap,
-        ..ChunkOptions::default()
-    };
+    let chunk = ChunkOptions { max_tokens: arguments.chunk, overlap_tokens: arguments.overlap };
     let options = AddOptions {
         ingest: IngestOptions {
             max_file_bytes: arguments.max_file_size.saturating_mul(1_000_000),
@@ -112,14 +108,19 @@ pub(super) fn add_with_progress(
 ) -> Result<AddReport> {
     let what = if embedder.is_some() { "indexing and embedding" } else { "indexing" };
     let mut progress = Progress::new(what, None, "kB");
-    let mut bytes_done = 0;
+    // Bytes of files that are done, and of the documents of the one that is being read.
+    let (mut in_files, mut in_documents) = (0, 0);
     let report = topshelf::add(writer, paths, embedder, options, &mut |event| match event {
         AddEvent::Found { bytes, .. } => progress.set_total(bytes.div_ceil(1000)),
-        AddEvent::File { bytes } => {
-            bytes_done += bytes;
-            progress.set(bytes_done.div_ceil(1000));
+        AddEvent::Document { bytes, .. } => {
+            in_documents += bytes;
+            progress.set((in_files + in_documents).div_ceil(1000));
         }
-        AddEvent::Passages { .. } => progress.set(bytes_done.div_ceil(1000)),
+        AddEvent::File { bytes } => {
+            in_files += bytes;
+            in_documents = 0;
+            progress.set(in_files.div_ceil(1000));
+        }
         AddEvent::Skipped(skipped) => progress.line(&format!("skipped: {skipped}")),
         AddEvent::Warning(warning) => progress.line(&format!("warning: {warning}")),
         _ => {}

@@ -17,10 +17,7 @@ const ALLOWED: [(&str, &[&str]); 7] = [
     ("topshelf-models", &["topshelf-core", "topshelf-kernels"]),
     ("topshelf-index", &["topshelf-core", "topshelf-kernels"]),
     ("topshelf", &["topshelf-core", "topshelf-eval", "topshelf-index", "topshelf-models"]),
-    (
-        "topshelf-cli",
-        &["topshelf", "topshelf-core", "topshelf-eval", "topshelf-index", "topshelf-models"],
-    ),
+    ("topshelf-cli", &["topshelf"]),
 ];
 
 /// Each crate of the workspace with all that it depends on, for whatever purpose.

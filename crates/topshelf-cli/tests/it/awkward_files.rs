@@ -70,7 +70,7 @@ fn write_files(dir: &Path) {
     symlink("..", dir.join("mixed/sub/up")).unwrap();
     symlink("nowhere.md", dir.join("mixed/dangling.md")).unwrap();
     write(dir, "mixed/secret.md", "# Secret\n\nThe hedgehog hides.\n");
-    fs::set_permissions(dir.join("mixed/secret.md"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.join("mixed/secret.md"), Permissions::from_mode(0o000)).unwrap();
 }
 
 /// A PDF of one page with this content.

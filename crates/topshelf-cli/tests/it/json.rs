@@ -81,7 +81,7 @@ fn write_documents(dir: &Path) {
     write(
         dir,
         "docs/records.jsonl",
-        "{\"_id\": \"harbour\", \"title\": \"Harbours\", \"text\": \"Ships unload coffee in the harbour.\", \"lang\": \"en\"}\n\
+        "{\"_id\": \"cat\", \"title\": \"Cats\", \"text\": \"A cat lives for fifteen years.\", \"lang\": \"en\"}\n\
          {\"_id\": \"hafen\", \"title\": \"Häfen\", \"text\": \"Schiffe löschen Kaffee im Hafen.\", \"lang\": \"de\"}\n\
          {\"_id\": \"wordless\"}\n",
     );
@@ -140,7 +140,8 @@ fn index_and_search_as_json() {
         run(dir, &[&["search", "how old do fleas get", "--index", "i", "--json"], more].concat())
             .json()
     };
-    check("search", "search", search(&["--top", "3"]), &folders);
+    // The others are so far from the question that their order means nothing.
+    check("search", "search", search(&["--top", "2"]), &folders);
     check("search", "search_prompt", search(&["--top", "2", "--prompt"]), &folders);
     let words = search(&["--retriever", "bm25", "--rerank", "none", "--filter", "lang = en"]);
     check("search", "search_bm25_filtered", words, &folders);

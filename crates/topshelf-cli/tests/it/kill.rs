@@ -19,7 +19,7 @@ use super::program::{copy_folder, models, run, topshelf, write};
 const ROUNDS: u32 = 25;
 
 /// Longer than this no add may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A document's id and its text.
 type Contents = BTreeMap<String, String>;
@@ -107,74 +107,89 @@ fn state_files(index: &Path) -> BTreeSet<String> {
     names.filter(|name| name.starts_with("files-") || name.starts_with("vectors-")).collect()
 }
 
-/// Waits for the moment; the program may have ended before it.
-fn wait_for(moment: Moment, child: &mut Child, index: &Path, before: &BTreeSet<String>) {
-    match moment {
-        Moment::After(pause) => thread::sleep(pause),
-        Moment::Committing(pause) => {
-            let start = Instant::now();
-            while state_files(index).is_subset(before) {
-                assert!(start.elapsed() < PATIENCE, "nothing is ever written");
-                if child.try_wait().unwrap().is_some() {
-                    return;
-                }
-                thread::sleep(Duration::from_micros(100));
-            }
-            thread::sleep(pause);
-        }
+/// Starts `index add`.
+fn start_adding(dir: &Path, index: &str) -> Child {
+    let mut command = topshelf(dir, &add(index));
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts")
+}
+
+/// Waits until the program begins to write what its commit will make visible, or ends.
+fn wait_for_commit(child: &mut Child, index: &Path, before: &BTreeSet<String>) {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() && state_files(index).is_subset(before) {
+        assert!(start.elapsed() < PATIENCE, "nothing is ever written");
+        thread::sleep(Duration::from_micros(100));
     }
 }
 
-/// Kills `index add` once for each moment. The index must be the old or the new one each time;
-/// now and then it is added to again, which must give the new one.
+/// How long an undisturbed add takes up to its commit, and from there on.
+fn durations(dir: &Path) -> (Duration, Duration) {
+    let index = dir.join("timed.index");
+    copy_folder(&dir.join("old.index"), &index);
+    let before = state_files(&index);
+    let start = Instant::now();
+    let mut child = start_adding(dir, "timed.index");
+    wait_for_commit(&mut child, &index, &before);
+    let writing = start.elapsed();
+    assert!(child.wait().unwrap().success());
+    (writing, start.elapsed().saturating_sub(writing))
+}
+
+/// Kills `index add` at one moment after the other. The index must be the old or the new one
+/// each time; now and then it is added to again, which must give the new one.
 fn kill_often(embed: &str, seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let (old, new) = prepare(dir, embed);
-    copy_folder(&dir.join("old.index"), &dir.join("timed.index"));
-    let start = Instant::now();
-    run(dir, &add("timed.index")).success();
-    let whole = start.elapsed();
+    let (writing, committing) = durations(dir);
+    let clean = state_files(&dir.join("new.index")).len();
 
     let mut random = Random(seed);
     let (mut killed, mut kept) = (0, 0);
     for round in 0..ROUNDS {
-        // One moment in each slice of the whole duration, and every other round in the commit.
+        // A random moment in each slice of a whole add and a little longer, and every other
+        // round in a slice of the commit, which is short.
+        let slice = 1.1 * (f64::from(round) + 2.0 * random.next()) / f64::from(ROUNDS);
         let moment = if round % 2 == 0 {
-            let slice = (f64::from(round) + 2.0 * random.next()) / f64::from(ROUNDS);
-            Moment::After(whole.mul_f64(slice))
+            Moment::After((writing + committing).mul_f64(slice))
         } else {
-            Moment::Committing(Duration::from_secs_f64(0.02 * random.next()))
+            Moment::Committing(committing.mul_f64(slice))
         };
         let name = format!("{round}.index");
         let index = dir.join(&name);
         copy_folder(&dir.join("old.index"), &index);
         let before = state_files(&index);
-        let mut command = topshelf(dir, &add(&name));
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        wait_for(moment, &mut child, &index, &before);
+        let mut child = start_adding(dir, &name);
+        match moment {
+            Moment::After(pause) => thread::sleep(pause),
+            Moment::Committing(pause) => {
+                wait_for_commit(&mut child, &index, &before);
+                thread::sleep(pause);
+            }
+        }
         let _ = child.kill(); // it may have ended already
         let status = child.wait().unwrap();
         assert!(status.success() || status.signal() == Some(9), "round {round}: {status}");
-        killed += u32::from(!status.success());
 
         let found = contents(dir, &name);
         let what = format!("round {round} of seed {seed}, killed at {moment:?}, {status}");
         assert!(found == old || found == new, "{what}: {found:#?}");
         assert!(!status.success() || found == new, "{what}: it ended well but is the old one");
+        killed += u32::from(!status.success());
         kept += u32::from(found == old);
         if round % 5 == 0 {
             run(dir, &add(&name)).success();
             assert_eq!(contents(dir, &name), new, "added again after {what}");
-            // Nothing of the killed attempt is left over.
-            let clean = state_files(&dir.join("new.index")).len();
-            assert_eq!(state_files(&index).len(), clean, "after {what}");
+            assert_eq!(state_files(&index).len(), clean, "files are left over after {what}");
         }
         fs::remove_dir_all(&index).unwrap();
     }
+    println!(
+        "{embed}: {killed} of {ROUNDS} killed, {kept} left the old index; an add writes for \
+         {writing:?} and commits for {committing:?}"
+    );
     assert!(killed >= ROUNDS / 2, "only {killed} of {ROUNDS} were killed before they ended");
     assert!(kept > 0, "none was killed before its commit");
-    println!("{embed}: {killed} of {ROUNDS} killed, {kept} left the old index; {whole:?} each");
 }
 
 #[test]

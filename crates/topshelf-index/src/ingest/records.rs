@@ -180,7 +180,7 @@ pub(super) fn csv<'a>(source: &'a SourceFile, options: &'a IngestOptions) -> Doc
             } else {
                 fields.insert(name.clone(), typed(value));
                 if !value.trim().is_empty() && !["id", "_id", "title"].contains(&name.as_str()) {
-                    lines.push_str(&format!("{name}: {value}\n"));
+                    lines.extend([name.as_str(), ": ", value, "\n"]);
                 }
             }
         }
