@@ -29,7 +29,7 @@ test:
 
 # The slow group: effectiveness on ../shared/data where that folder is, and the demo.
 slow:
-    cargo test -p topshelf-cli --features slow-tests --test slow -- --nocapture --test-threads 1
+    cargo test --release -p topshelf-cli --features slow-tests --test slow -- --nocapture --test-threads 1
 
 # Formats what `format` checks.
 fix:

@@ -172,14 +172,14 @@ pub(crate) struct AddArguments {
     /// The folder of the index; made if it is not there.
     #[arg(long, value_name = "DIR")]
     pub(crate) index: PathBuf,
-    /// The bi-encoder for dense retrieval; `none` for an index of words alone [default: the
-    /// index's own, or BAAI/bge-small-en-v1.5].
+    /// The bi-encoder for dense retrieval; `none` for an index of words alone (default: the
+    /// index's own, or BAAI/bge-small-en-v1.5).
     #[arg(long, value_name = "MODEL")]
     pub(crate) embed: Option<String>,
-    /// Stemming and stop words for BM25 [default: the index's own, or english].
+    /// Stemming and stop words for BM25 (default: the index's own, or english).
     #[arg(long, value_parser = language)]
     pub(crate) language: Option<topshelf::Language>,
-    /// How vectors are stored [default: the index's own, or int8].
+    /// How vectors are stored (default: the index's own, or int8).
     #[arg(long, value_enum)]
     pub(crate) vectors: Option<VectorPrecision>,
     /// Tokens of a passage, at most.
@@ -197,7 +197,7 @@ pub(crate) struct AddArguments {
     /// Skip files larger than this, in megabytes (JSONL and CSV are read whatever their size).
     #[arg(long, value_name = "MB", default_value_t = 50)]
     pub(crate) max_file_size: u64,
-    /// The key of the text in JSONL records [default: the first of text, content, body, passage].
+    /// The key of the text in JSONL records (default: the first of text, content, body, passage).
     #[arg(long, value_name = "KEY")]
     pub(crate) text_field: Option<String>,
     /// Passages from which the index gets a neighbour graph for approximate dense search.
@@ -298,7 +298,7 @@ pub(crate) struct SearchArguments {
     /// The folder of the index.
     #[arg(long, value_name = "DIR")]
     pub(crate) index: PathBuf,
-    /// The first stage [default: hybrid, or bm25 if the index has no vectors].
+    /// The first stage (default: hybrid, or bm25 if the index has no vectors).
     #[arg(long, value_enum)]
     pub(crate) retriever: Option<RetrieverName>,
     /// Candidates that the first stage fetches and the second reads.
@@ -404,8 +404,7 @@ pub(crate) struct EvalArguments {
     pub(crate) vectors: VectorPrecision,
     #[command(flatten)]
     pub(crate) first_stage: FirstStage,
-    /// Measures [default: nDCG@10,recall@5,recall@10,recall@20,recall@100,success@1,success@3,
-    /// MRR@10,MAP].
+    /// Measures; unless given nDCG@10, recall@5, 10, 20 and 100, success@1 and 3, MRR@10, MAP.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) measures: Vec<String>,
     /// Judgments from this grade on count as relevant in the measures that know only relevant
@@ -415,8 +414,8 @@ pub(crate) struct EvalArguments {
     /// Write each system's ranking as a TREC run into this folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) save_runs: Option<PathBuf>,
-    /// Where the index of the collection is kept for the next time [default: a folder of
-    /// Topshelf's cache named after the collection's content].
+    /// Where the index of the collection is kept for the next time (default: a folder of
+    /// Topshelf's cache named after the collection's content).
     #[arg(long, value_name = "DIR", requires = "data")]
     pub(crate) index: Option<PathBuf>,
     #[command(flatten)]
@@ -432,10 +431,10 @@ pub(crate) struct DemoArguments {
     /// Show this query's ranking before and after instead of the built-in one.
     #[arg(long)]
     pub(crate) query: Option<String>,
-    /// Where the demo's index is kept [default: a folder of Topshelf's cache].
+    /// Where the demo's index is kept (default: a folder of Topshelf's cache).
     #[arg(long, value_name = "DIR")]
     pub(crate) index: Option<PathBuf>,
-    /// Cargo's home folder [default: $CARGO_HOME or ~/.cargo].
+    /// Cargo's home folder (default: $CARGO_HOME or ~/.cargo).
     #[arg(long, value_name = "DIR")]
     pub(crate) cargo_home: Option<PathBuf>,
     #[command(flatten)]

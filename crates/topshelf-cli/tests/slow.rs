@@ -60,7 +60,7 @@ fn effectiveness() {
         let name = experiment["name"].as_str().expect("a name");
         let index = scratch.path().join(experiment["index"].as_str().unwrap_or("none"));
         let index = index.to_str().expect("UTF-8");
-        let mut arguments: Vec<&str> = vec!["eval"];
+        let mut arguments: Vec<&str> = Vec::new();
         let given = experiment["arguments"].as_array().expect("arguments");
         arguments.extend(given.iter().map(|argument| argument.as_str().expect("text")));
         if experiment["index"].is_string() {

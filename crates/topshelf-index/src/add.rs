@@ -8,23 +8,22 @@
 //! content hash is as recorded keeps its passages; any other replaces what came from it before.
 //! Nothing shows until all is done.
 
+mod reader;
+
 use std::collections::HashSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Instant, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
 
-use sha2::{Digest, Sha256};
 use topshelf_core::{EmbedKind, Embedder, Passage};
 
-use crate::chunk::{ChunkOptions, chunk};
+use self::reader::{Item, Reader};
+use crate::chunk::ChunkOptions;
 use crate::error::{IndexError, Result};
-use crate::files::{FileEntry, FileTable};
-use crate::ingest::{
-    Document, IngestOptions, SkipReason, Skipped, SourceFile, Warning, documents, walk,
-};
+use crate::files::FileEntry;
+use crate::ingest::{IngestOptions, SkipReason, Skipped, Warning, walk};
 use crate::state::Totals;
 use crate::writer::Writer;
 
@@ -49,10 +48,6 @@ pub struct AddOptions {
     /// Set to true to stop; the index is then left as it was.
     pub interrupt: Option<Arc<AtomicBool>>,
 }
-
-/// Counted up whenever the same file under the same options gives other passages than before,
-/// so that adding again brings indexes of earlier versions up to date.
-const READING: u32 = 1;
 
 /// What [`add()`] tells while it works.
 #[derive(Debug)]
@@ -110,30 +105,6 @@ pub struct AddReport {
     pub milliseconds: f64,
 }
 
-/// What the reading thread sends.
-enum Item {
-    /// A file begins; what came from it before is replaced.
-    Begin {
-        path: String,
-    },
-    /// A document of the file that began last, cut.
-    Document {
-        id: String,
-        source: PathBuf,
-        passages: Vec<Passage>,
-    },
-    /// The file that began last ends.
-    End(Box<FileEntry>),
-    /// A file is as it is in the index; its entry, with the time it has now.
-    Unchanged(Box<FileEntry>),
-    Skipped(Skipped),
-    Warning(Warning),
-    /// A file has been dealt with.
-    Dealt {
-        bytes: u64,
-    },
-}
-
 /// Adds files and folders, or brings them up to date, and commits.
 ///
 /// `embedder` must be the one the index was made with, and `None` exactly if it has none.
@@ -158,8 +129,10 @@ pub fn add(
         }
     }
     let mut report = AddReport::default();
+    let known = writer.files().clone();
     let mut sources = Vec::new();
-    let mut kept: HashSet<String> = HashSet::new();
+    // What cannot be read for the moment keeps its place in the index, a folder's files with it.
+    let mut unread: Vec<PathBuf> = Vec::new();
     for found in walk(paths, &options.ingest) {
         match found {
             Ok(mut source) => {
@@ -169,14 +142,35 @@ pub fn add(
                 }
                 sources.push(source);
             }
-            Err(skipped) => note_skipped(skipped, &mut kept, &mut report, on_event),
+            Err(skipped) => {
+                let path = canonical(&skipped.path);
+                if is_unusable(&skipped.reason) && writer.remove_file(&path) {
+                    report.files_removed += 1;
+                } else if matches!(
+                    skipped.reason,
+                    SkipReason::Permission | SkipReason::Unreadable { .. }
+                ) {
+                    unread.push(path.into());
+                }
+                note_skipped(skipped, &mut report, on_event);
+            }
         }
     }
     let bytes = sources.iter().map(|source| source.bytes).sum();
     on_event(AddEvent::Found { files: sources.len(), bytes });
-    kept.extend(sources.iter().map(|source| canonical(&source.path)));
-
-    let known = writer.files().clone();
+    if options.sync {
+        // Before anything is added: the documents may have moved to another file.
+        let found: HashSet<String> = sources.iter().map(|source| canonical(&source.path)).collect();
+        for path in paths {
+            for file in writer.files().under(Path::new(&canonical(path))) {
+                let kept = found.contains(&file)
+                    || unread.iter().any(|unread| Path::new(&file).starts_with(unread));
+                if !kept && writer.remove_file(&file) {
+                    report.files_removed += 1;
+                }
+            }
+        }
+    }
     let count = |text: &str| match embedder {
         Some(embedder) => embedder.count_tokens(text),
         None => topshelf_core::context::estimate_tokens(text),
@@ -186,27 +180,17 @@ pub fn add(
     std::thread::scope(|scope| {
         let reader = Reader { known: &known, options, count: &count, stop: &stop, sender };
         scope.spawn(move || reader.read_all(sources));
-        let written =
-            write_all(&mut writer, &receiver, embedder, options, &mut kept, &mut report, on_event);
+        let written = write_all(&mut writer, &receiver, embedder, options, &mut report, on_event);
         stop.store(true, Ordering::Relaxed);
         drop(receiver); // unblocks the reader, whose sends now fail
         written
     })?;
-    if options.sync {
-        for path in paths {
-            for vanished in writer.files().under(Path::new(&canonical(path))) {
-                if !kept.contains(&vanished) && writer.remove_file(&vanished) {
-                    report.files_removed += 1;
-                }
-            }
-        }
-    }
     if interrupted(options) {
         return Err(IndexError::Interrupted);
     }
     on_event(AddEvent::Committing);
     // With nothing changed there is nothing to commit: adding again costs nothing.
-    let changed = *writer.files() != known;
+    let changed = writer.is_reconfigured() || *writer.files() != known;
     report.totals = if changed { writer.commit()? } else { writer.totals() };
     report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
     Ok(report)
@@ -221,15 +205,20 @@ pub fn add(
 /// Otherwise the errors of [`Writer::commit`].
 pub fn remove(mut writer: Writer, paths: &[PathBuf]) -> Result<(usize, Totals)> {
     let mut removed = 0;
+    let known = writer.files().clone();
     for path in paths {
-        let mut files = writer.files().under(Path::new(&canonical(path)));
+        // An empty path is no folder that everything is below.
+        let empty = path.as_os_str().is_empty();
+        let mut files = if empty { Vec::new() } else { known.under(Path::new(&canonical(path))) };
         if files.is_empty() {
             // The file may be gone from the disk, or may have been added from elsewhere.
             let id = path.to_string_lossy().replace('\\', "/");
             let id = id.trim_start_matches("./").trim_end_matches('/');
             let below = format!("{id}/");
-            let named = writer.files().iter().filter(|f| f.id == id || f.id.starts_with(&below));
-            files = named.map(|file| file.path.clone()).collect();
+            let is_named = |file: &&FileEntry| {
+                !id.is_empty() && (file.id == id || file.id.starts_with(&below))
+            };
+            files = known.iter().filter(is_named).map(|file| file.path.clone()).collect();
         }
         if files.is_empty() {
             return Err(IndexError::NotIndexed { path: path.clone() });
@@ -265,145 +254,22 @@ fn canonical(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Records a skip. What could not be read for the moment keeps its place in the index; what is
-/// there but cannot be indexed loses it, for what is indexed is no longer what the file holds.
-fn note_skipped(
-    skipped: Skipped,
-    kept: &mut HashSet<String>,
-    report: &mut AddReport,
-    on_event: &mut dyn FnMut(AddEvent<'_>),
-) {
-    if matches!(skipped.reason, SkipReason::Permission | SkipReason::Unreadable { .. }) {
-        kept.insert(canonical(&skipped.path));
-    }
+/// Whether a file is there but cannot be indexed. It loses its place in the index, for what is
+/// indexed is no longer what the file holds.
+fn is_unusable(reason: &SkipReason) -> bool {
+    matches!(
+        reason,
+        SkipReason::TooLarge { .. }
+            | SkipReason::Binary
+            | SkipReason::Empty
+            | SkipReason::PdfWithoutText
+            | SkipReason::PdfBroken { .. }
+    )
+}
+
+fn note_skipped(skipped: Skipped, report: &mut AddReport, on_event: &mut dyn FnMut(AddEvent<'_>)) {
     on_event(AddEvent::Skipped(&skipped));
     report.skipped.push(skipped);
-}
-
-/// The thread that reads ahead.
-struct Reader<'a> {
-    known: &'a FileTable,
-    options: &'a AddOptions,
-    count: &'a (dyn Fn(&str) -> usize + Sync),
-    stop: &'a AtomicBool,
-    sender: SyncSender<Item>,
-}
-
-/// The receiving side has gone; there is nobody to read for.
-struct Gone;
-
-impl Reader<'_> {
-    fn read_all(&self, sources: Vec<SourceFile>) {
-        for source in sources {
-            let bytes = source.bytes;
-            let read = self.read(&source).and_then(|()| self.send(Item::Dealt { bytes }));
-            if read.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn send(&self, item: Item) -> Result<(), Gone> {
-        if self.stop.load(Ordering::Relaxed) || interrupted(self.options) {
-            return Err(Gone);
-        }
-        self.sender.send(item).map_err(|_| Gone)
-    }
-
-    fn read(&self, source: &SourceFile) -> Result<(), Gone> {
-        let path = canonical(&source.path);
-        let options = options_digest(self.options);
-        let modified = source
-            .modified
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-            .map_or(0, |since| since.as_nanos() as i128);
-        let known = self.known.get(&path).filter(|known| known.options == options);
-        if let Some(known) = known
-            && known.bytes == source.bytes
-            && known.modified == modified
-            && modified != 0
-        {
-            return self.send(Item::Unchanged(Box::new(known.clone())));
-        }
-        let sha256 = match hash(&source.path) {
-            Ok(sha256) => sha256,
-            Err(error) => return self.send(Item::Skipped(Skipped::from_io(&source.path, &error))),
-        };
-        if let Some(known) = known
-            && known.sha256 == sha256
-        {
-            let entry = FileEntry { modified, bytes: source.bytes, ..known.clone() };
-            return self.send(Item::Unchanged(Box::new(entry)));
-        }
-        self.send(Item::Begin { path: path.clone() })?;
-        for document in documents(source, &self.options.ingest) {
-            match document {
-                Ok(document) => self.cut(source, document)?,
-                Err(skipped) => self.send(Item::Skipped(skipped))?,
-            }
-        }
-        self.send(Item::End(Box::new(FileEntry {
-            path,
-            id: source.id.clone(),
-            bytes: source.bytes,
-            modified,
-            sha256,
-            options,
-            keys: 0..0,
-            totals: Totals::default(),
-        })))
-    }
-
-    fn cut(&self, source: &SourceFile, document: Document) -> Result<(), Gone> {
-        for warning in &document.warnings {
-            self.send(Item::Warning(warning.clone()))?;
-        }
-        let passages = match &self.options.chunk {
-            Some(options) => chunk(&document, options, &self.count),
-            None => vec![whole(&document)],
-        };
-        self.send(Item::Document { id: document.id, source: source.path.clone(), passages })
-    }
-}
-
-/// The document as its one passage.
-fn whole(document: &Document) -> Passage {
-    Passage {
-        id: format!("{}#0", document.id),
-        document: document.id.clone(),
-        title: document.title.clone(),
-        headings: Vec::new(),
-        text: document.text.clone(),
-        range: 0..document.text.len(),
-        metadata: document.metadata.clone(),
-    }
-}
-
-/// SHA-256 of a file's content, in hex.
-fn hash(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a string takes all that is written
-        text
-    })
-}
-
-/// A digest of the options that change what passages a file gives.
-fn options_digest(options: &AddOptions) -> String {
-    let text = format!("{READING} {:?} {:?}", options.ingest, options.chunk);
-    hex(&Sha256::digest(text.as_bytes())[..8])
 }
 
 /// A file whose documents are being written.
@@ -420,7 +286,6 @@ fn write_all(
     receiver: &Receiver<Item>,
     embedder: Option<&dyn Embedder>,
     options: &AddOptions,
-    kept: &mut HashSet<String>,
     report: &mut AddReport,
     on_event: &mut dyn FnMut(AddEvent<'_>),
 ) -> Result<()> {
@@ -442,7 +307,7 @@ fn write_all(
         if items.is_empty() {
             return Ok(());
         }
-        let mut vectors = embed(embedder, &items)?.into_iter();
+        let mut vectors = embed(writer, embedder, &items)?.into_iter();
         for item in items {
             match item {
                 Item::Begin { path } => {
@@ -456,7 +321,7 @@ fn write_all(
                     let Some(file) = &mut current else { continue };
                     if writer.has_document(&id, &file.path)? {
                         let skipped = Skipped::duplicate(&source, &id);
-                        note_skipped(skipped, kept, report, on_event);
+                        note_skipped(skipped, report, on_event);
                         continue;
                     }
                     writer.note_document(&id);
@@ -492,7 +357,7 @@ fn write_all(
                     report.files_unchanged += 1;
                     writer.record_file(*entry, false);
                 }
-                Item::Skipped(skipped) => note_skipped(skipped, kept, report, on_event),
+                Item::Skipped(skipped) => note_skipped(skipped, report, on_event),
                 Item::Warning(warning) => {
                     on_event(AddEvent::Warning(&warning));
                     report.warnings.push(warning);
@@ -504,7 +369,11 @@ fn write_all(
 }
 
 /// The vectors of all passages among the items, in their order; none without an embedder.
-fn embed(embedder: Option<&dyn Embedder>, items: &[Item]) -> Result<Vec<Vec<f32>>> {
+fn embed(
+    writer: &Writer,
+    embedder: Option<&dyn Embedder>,
+    items: &[Item],
+) -> Result<Vec<Vec<f32>>> {
     let Some(embedder) = embedder else { return Ok(Vec::new()) };
     let texts: Vec<String> = items
         .iter()
@@ -519,6 +388,10 @@ fn embed(embedder: Option<&dyn Embedder>, items: &[Item]) -> Result<Vec<Vec<f32>
         return Ok(Vec::new());
     }
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    pollster::block_on(embedder.embed(EmbedKind::Passage, &texts))
-        .map_err(|source| IndexError::Embed { source })
+    let fault = |source| IndexError::Embed { source };
+    let vectors = pollster::block_on(embedder.embed(EmbedKind::Passage, &texts)).map_err(fault)?;
+    if let Some(own) = &writer.settings().embedder {
+        own.check(texts.len(), &vectors).map_err(fault)?;
+    }
+    Ok(vectors)
 }

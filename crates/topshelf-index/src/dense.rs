@@ -70,7 +70,6 @@ pub(crate) fn search(
         return Ok(exact(inner, vector, depth, keep));
     };
     let found = graph.search(vector, depth, keep)?;
-    // The graph's own distances are of its own quantisation; all candidates are scored alike.
     let mut found = rescore(inner, vector, &found);
     for vectors in &inner.vectors {
         found.extend(scan(vectors, vector, depth, file.up_to, keep));
@@ -128,8 +127,8 @@ fn score_rows(rows: Rows<'_>, query: &[f32], scores: &mut [f32]) {
 }
 
 /// Each key with the score that the scan would give it; keys without a vector are left out.
-fn rescore(inner: &Inner, query: &[f32], found: &[(u64, f32)]) -> Vec<(u64, f32)> {
-    let rescored = found.iter().filter_map(|(key, _)| {
+fn rescore(inner: &Inner, query: &[f32], found: &[u64]) -> Vec<(u64, f32)> {
+    let rescored = found.iter().filter_map(|key| {
         let place = |vectors: &Vectors| vectors.keys().binary_search(key).ok();
         let (vectors, row) = inner.vectors.iter().find_map(|v| Some((v, place(v)?)))?;
         let mut score = [0.0];
@@ -147,6 +146,9 @@ impl Retriever for DenseRetriever {
 
     async fn retrieve(&self, query: &Query, depth: usize) -> topshelf_core::Result<Ranking> {
         let embedded = self.embedder.embed(EmbedKind::Query, &[query.text()]).await?;
+        if let Some(own) = &self.index.settings().embedder {
+            own.check(1, &embedded)?;
+        }
         let vector = embedded.first().map(Vec::as_slice).unwrap_or_default();
         let stage = |error: IndexError| error.into_stage(STAGE);
         let found = self.search(query, vector, depth).map_err(stage)?;

@@ -1,8 +1,12 @@
 //! What can go wrong with an index.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use tantivy::TantivyError;
+use tantivy::directory::error::OpenReadError;
 use topshelf_core::{Blame, Error as CoreError};
+
+use crate::state::TEXT_DIR;
 
 /// The result of anything done with an index.
 pub type Result<T, E = IndexError> = std::result::Result<T, E>;
@@ -161,6 +165,25 @@ impl IndexError {
             Self::Interrupted | Self::Io { .. } | Self::Tantivy { .. } | Self::Graph { .. } => {
                 Blame::Failure
             }
+        }
+    }
+
+    /// For `map_err` when tantivy opens the index in `dir`: its files are then to blame unless
+    /// the system refused to read them.
+    pub(crate) fn opening(dir: &Path) -> impl FnOnce(TantivyError) -> Self {
+        let dir = dir.to_owned();
+        move |source| {
+            let refused = match &source {
+                TantivyError::LockFailure(..) => return Self::Locked { dir },
+                TantivyError::OpenReadError(OpenReadError::IoError { io_error, .. })
+                | TantivyError::IoError(io_error) => io_error.raw_os_error().is_some(),
+                TantivyError::OpenReadError(_) | TantivyError::DataCorruption(_) => false,
+                _ => true,
+            };
+            if refused {
+                return Self::Tantivy { source };
+            }
+            Self::Damaged { path: dir.join(TEXT_DIR), reason: source.to_string() }
         }
     }
 

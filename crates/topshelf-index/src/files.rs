@@ -3,16 +3,17 @@
 //! It is what makes adding again cheap: a file whose size, time and options are as recorded is
 //! not even read, one whose content hash is as recorded is not indexed again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{IndexError, Result};
-use crate::state::Totals;
+use crate::state::{State, Totals};
 
 /// One file in an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,25 +43,39 @@ pub(crate) struct FileTable {
 }
 
 impl FileTable {
-    /// Reads the table; an empty name is the empty table.
-    pub(crate) fn load(dir: &Path, name: &str) -> Result<Self> {
-        if name.is_empty() {
+    /// Reads the table that a state names, from its content if that is there already.
+    pub(crate) fn load(dir: &Path, state: &State, content: Option<&[u8]>) -> Result<Self> {
+        if state.files.is_empty() {
             return Ok(Self::default());
         }
-        let path = dir.join(name);
-        let bytes = fs::read(&path).map_err(IndexError::io("cannot read", &path))?;
-        let entries: Vec<FileEntry> = serde_json::from_slice(&bytes)
+        let path = dir.join(&state.files);
+        let content = match content {
+            Some(content) => Cow::Borrowed(content),
+            None => Cow::Owned(fs::read(&path).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => {
+                    IndexError::Damaged { path: path.clone(), reason: "it is missing".to_owned() }
+                }
+                _ => IndexError::io("cannot read", &path)(error),
+            })?),
+        };
+        if state.files_crc32.is_some_and(|crc32| crc32 != crc32fast::hash(&content)) {
+            let reason = "its checksum does not match its content".to_owned();
+            return Err(IndexError::Damaged { path, reason });
+        }
+        let entries: Vec<FileEntry> = serde_json::from_slice(&content)
             .map_err(|error| IndexError::Damaged { path, reason: error.to_string() })?;
         Ok(Self { entries: entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect() })
     }
 
-    /// Writes and syncs the table.
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+    /// Writes and syncs the table; answers the CRC-32 of the file.
+    pub(crate) fn save(&self, path: &Path) -> Result<u32> {
         let entries: Vec<&FileEntry> = self.entries.values().collect();
-        let write = || -> std::io::Result<()> {
+        let write = || -> std::io::Result<u32> {
+            let content = serde_json::to_vec(&entries)?;
             let mut file = File::create(path)?;
-            file.write_all(&serde_json::to_vec(&entries)?)?;
-            file.sync_all()
+            file.write_all(&content)?;
+            file.sync_all()?;
+            Ok(crc32fast::hash(&content))
         };
         write().map_err(IndexError::io("cannot write", path))
     }

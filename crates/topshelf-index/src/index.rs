@@ -3,14 +3,16 @@
 //! Opening reads the state, opens tantivy's searcher and maps the vector files; it costs
 //! milliseconds whatever the size. Later commits do not show in an open index; open it again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
+use tantivy::index::SegmentComponent;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, DocSet, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, Term};
 use topshelf_core::{Embedder, Filter, Passage};
+use topshelf_kernels::mapped::MappedFile;
 
 use crate::bm25::{Bm25Options, Bm25Retriever};
 use crate::dense::DenseRetriever;
@@ -34,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) fields: Fields,
     pub(crate) vectors: Vec<Vectors>,
     pub(crate) graph: Option<Graph>,
+    /// The file table, held so that a later commit does not take it away.
+    files: Option<MappedFile>,
     /// What recent filters let through.
     masks: Mutex<HashMap<String, Arc<Mask>>>,
 }
@@ -96,11 +100,18 @@ impl Index {
 
     fn open_once(dir: &Path) -> Result<Self> {
         State::check_folder(dir)?;
-        let text = tantivy::Index::open_in_dir(dir.join(TEXT_DIR))?;
+        let opening = || IndexError::opening(dir);
+        let text = tantivy::Index::open_in_dir(dir.join(TEXT_DIR)).map_err(opening())?;
         let reader =
             text.reader_builder().reload_policy(ReloadPolicy::Manual).num_warming_threads(0);
         let state = State::of(dir, &text)?;
-        let reader: tantivy::IndexReader = reader.try_into()?;
+        let (schema, fields) = Fields::schema();
+        if text.schema() != schema {
+            let path = dir.join(TEXT_DIR).join("meta.json");
+            let reason = "its fields are not those of an index".to_owned();
+            return Err(IndexError::Damaged { path, reason });
+        }
+        let reader: tantivy::IndexReader = reader.try_into().map_err(opening())?;
         let searcher = reader.searcher();
         if State::of(dir, &text)?.generation != state.generation {
             // A commit came in between: the searcher may be of the later one.
@@ -116,7 +127,13 @@ impl Index {
             Some(graph) => Some(Graph::open(&dir.join(&graph.name), dimension, graph.bytes)?),
             None => None,
         };
-        let (_, fields) = Fields::schema();
+        let files = match state.files.as_str() {
+            "" => None,
+            name => {
+                let path = dir.join(name);
+                Some(MappedFile::open(&path).map_err(IndexError::io("cannot open", path))?)
+            }
+        };
         let inner = Inner {
             dir: dir.to_owned(),
             state,
@@ -124,6 +141,7 @@ impl Index {
             fields,
             vectors,
             graph,
+            files,
             masks: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -172,7 +190,7 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// [`IndexError::Io`], [`IndexError::Damaged`] if the file table cannot be read.
+    /// [`IndexError::Damaged`] if the file table cannot be read.
     pub fn stats(&self) -> Result<Stats> {
         let inner = &*self.inner;
         let vectors = inner.vectors.iter().map(Vectors::len).sum();
@@ -198,46 +216,64 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// [`IndexError::Io`], [`IndexError::Damaged`] if the file table cannot be read.
+    /// [`IndexError::Damaged`] if the file table cannot be read.
     pub fn files(&self) -> Result<Vec<FileEntry>> {
-        let table = FileTable::load(&self.inner.dir, &self.inner.state.files)?;
+        let content = self.inner.files.as_ref().map(MappedFile::bytes);
+        let table = FileTable::load(&self.inner.dir, &self.inner.state, content)?;
         Ok(table.into_entries())
     }
 
-    /// Reads every file of the index and compares its checksum.
+    /// Reads every file of the index and compares its checksum; then compares what the state, the
+    /// texts and the file table say of the whole.
     ///
     /// # Errors
     ///
     /// [`IndexError::Damaged`] names the first file that is not as it was written.
     pub fn verify(&self) -> Result<()> {
-        self.files()?;
+        let files = self.files()?;
         for vectors in &self.inner.vectors {
             vectors.verify()?;
         }
-        if let Some(graph) = &self.inner.state.graph {
-            Graph::verify(&self.inner.dir.join(&graph.name), graph.crc32)?;
+        if let (Some(graph), Some(file)) = (&self.inner.graph, &self.inner.state.graph) {
+            graph.verify(file.crc32)?;
         }
+        let dir = &self.inner.dir;
+        let damaged = |name: &Path, reason: &str| {
+            let path = dir.join(TEXT_DIR).join(name);
+            Err(IndexError::Damaged { path, reason: reason.to_owned() })
+        };
+        // Not tantivy's own check: it passes over files that its list of files lacks.
         let text = self.inner.searcher.index();
-        let damaged = text.validate_checksum()?;
-        match damaged.into_iter().next() {
-            Some(name) => Err(IndexError::Damaged {
-                path: self.inner.dir.join(TEXT_DIR).join(name),
-                reason: "its checksum does not match its content".to_owned(),
-            }),
-            None => Ok(()),
+        let meta = text.load_metas().map_err(IndexError::opening(dir))?;
+        let without_deletions: HashSet<PathBuf> = meta
+            .segments
+            .iter()
+            .filter(|segment| !segment.has_deletes())
+            .map(|segment| segment.relative_path(SegmentComponent::Delete))
+            .collect();
+        for name in meta.list_segment_files() {
+            if without_deletions.contains(&name) {
+                continue;
+            }
+            let checked = text.directory().validate_checksum(&name);
+            if !checked.map_err(|error| IndexError::opening(dir)(error.into()))? {
+                return damaged(&name, "its checksum does not match its content");
+            }
         }
+        let mut totals = Totals::default();
+        for file in &files {
+            totals.add(file.totals);
+        }
+        let state = &self.inner.state;
+        if totals != state.totals || self.inner.searcher.num_docs() != totals.passages {
+            return damaged(Path::new("meta.json"), "its figures are not those of the other files");
+        }
+        Ok(())
     }
 
     /// The passage at an address of tantivy's.
     pub(crate) fn passage(&self, address: DocAddress) -> Result<Arc<Passage>> {
-        let document: TantivyDocument = self.inner.searcher.doc(address)?;
-        let stored = document.get_first(self.inner.fields.passage);
-        let json = stored.as_ref().and_then(tantivy::schema::Value::as_str).unwrap_or_default();
-        let passage = serde_json::from_str(json).map_err(|error| IndexError::Damaged {
-            path: self.inner.dir.join(TEXT_DIR),
-            reason: format!("a stored passage cannot be read ({error})"),
-        })?;
-        Ok(Arc::new(passage))
+        self.inner.passage(address).map(Arc::new)
     }
 
     /// The passage with that key.
@@ -274,13 +310,26 @@ impl Index {
         if let Some(mask) = lock().get(&name) {
             return Ok(Arc::clone(mask));
         }
-        let mask = Arc::new(Mask::of(filter, &self.inner.searcher, self.inner.state.next_key)?);
+        let mask = Arc::new(Mask::of(filter, &self.inner)?);
         let mut masks = lock();
         if masks.len() >= REMEMBERED {
             masks.clear();
         }
         masks.insert(name, Arc::clone(&mask));
         Ok(mask)
+    }
+}
+
+impl Inner {
+    /// The passage at an address of tantivy's.
+    pub(crate) fn passage(&self, address: DocAddress) -> Result<Passage> {
+        let document: TantivyDocument = self.searcher.doc(address)?;
+        let stored = document.get_first(self.fields.passage);
+        let json = stored.as_ref().and_then(tantivy::schema::Value::as_str).unwrap_or_default();
+        serde_json::from_str(json).map_err(|error| IndexError::Damaged {
+            path: self.dir.join(TEXT_DIR),
+            reason: format!("a stored passage cannot be read ({error})"),
+        })
     }
 }
 

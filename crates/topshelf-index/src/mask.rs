@@ -5,11 +5,12 @@
 //! each entry of the dictionary, not for each passage.
 
 use serde::{Deserialize, Serialize};
-use tantivy::Searcher;
+use tantivy::DocAddress;
 use topshelf_core::filter::Subject;
 use topshelf_core::{Filter, Metadata, Passage};
 
 use crate::error::Result;
+use crate::index::Inner;
 use crate::state::column;
 
 /// What a filter looks at.
@@ -20,6 +21,13 @@ struct Facts {
     metadata: Metadata,
 }
 
+/// The longest entry of tantivy's dictionaries; what is longer is cut.
+const LONGEST: usize = u16::MAX as usize;
+
+/// Stands in the column for facts that are too long for it; those are read from the stored
+/// passage.
+const TOO_LONG: &[u8] = b"-";
+
 /// The bytes stored in the column for a passage.
 pub(crate) fn facts_of(passage: &Passage) -> Vec<u8> {
     let facts = Facts {
@@ -27,7 +35,8 @@ pub(crate) fn facts_of(passage: &Passage) -> Vec<u8> {
         title: passage.title.clone(),
         metadata: passage.metadata.clone(),
     };
-    serde_json::to_vec(&facts).unwrap_or_default() // strings and JSON values always serialise
+    let bytes = serde_json::to_vec(&facts).unwrap_or_default(); // plain data always serialises
+    if bytes.len() > LONGEST { TOO_LONG.to_vec() } else { bytes }
 }
 
 /// The passages that satisfy a filter: by place in tantivy and by key.
@@ -40,13 +49,21 @@ pub(crate) struct Mask {
 }
 
 impl Mask {
-    pub(crate) fn of(filter: &Filter, searcher: &Searcher, next_key: u64) -> Result<Self> {
+    pub(crate) fn of(filter: &Filter, index: &Inner) -> Result<Self> {
+        let searcher = &index.searcher;
+        let verdict = |facts: &Facts| {
+            filter.matches(Subject {
+                document: &facts.document,
+                title: &facts.title,
+                metadata: &facts.metadata,
+            })
+        };
         let mut mask = Self {
             segments: Vec::with_capacity(searcher.segment_readers().len()),
-            keys: vec![0; (next_key as usize).div_ceil(64)],
+            keys: vec![0; (index.state.next_key as usize).div_ceil(64)],
             passing: 0,
         };
-        for segment in searcher.segment_readers() {
+        for (ordinal, segment) in searcher.segment_readers().iter().enumerate() {
             let mut passes = vec![false; segment.max_doc() as usize];
             let columns = segment.fast_fields();
             let keys = columns.u64(column::KEY)?;
@@ -56,16 +73,18 @@ impl Mask {
                     facts.dictionary().stream().map_err(tantivy::TantivyError::from)?;
                 while entries.advance() {
                     let facts: Option<Facts> = serde_json::from_slice(entries.key()).ok();
-                    verdicts.push(facts.is_some_and(|facts| {
-                        filter.matches(Subject {
-                            document: &facts.document,
-                            title: &facts.title,
-                            metadata: &facts.metadata,
-                        })
-                    }));
+                    verdicts.push(facts.as_ref().map(verdict));
                 }
                 for doc in segment.doc_ids_alive() {
-                    if facts.term_ords(doc).any(|entry| verdicts[entry as usize]) {
+                    let known = facts.term_ords(doc).next().and_then(|n| verdicts[n as usize]);
+                    let passes_filter = if let Some(known) = known {
+                        known
+                    } else {
+                        let passage = index.passage(DocAddress::new(ordinal as u32, doc))?;
+                        let Passage { document, title, metadata, .. } = passage;
+                        verdict(&Facts { document, title, metadata })
+                    };
+                    if passes_filter {
                         passes[doc as usize] = true;
                         mask.passing += 1;
                         for key in keys.values_for_doc(doc) {

@@ -1,10 +1,10 @@
-//! What one commit makes visible: [`State`], the payload of the tantivy commit.
+//! What one commit makes visible: `State`, the payload of the tantivy commit.
 //!
 //! ```text
 //! DIR/
 //!   text/                    the tantivy index; its meta.json holds the state as payload
 //!   files-00000007.json      which files are in the index            (named by the state)
-//!   vectors-00000007-0.vec   vectors of passages                     (named by the state)
+//!   vectors-000-00000007.vec vectors of passages                     (named by the state)
 //!   graph-00000007.hnsw      neighbour graph over some vector files  (named by the state)
 //!   writer.lock              held by the process that changes the index
 //! ```
@@ -17,11 +17,12 @@
 //! file have consecutive keys, so what is removed is a few ranges.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use topshelf_core::{Embedder, ModelIdentity};
+use topshelf_core::{Blame, Embedder, Error as CoreError, ModelIdentity};
 
 use crate::analyse::Language;
 use crate::error::{IndexError, Result};
@@ -96,6 +97,24 @@ pub struct EmbedderInfo {
     pub dimension: usize,
 }
 
+impl EmbedderInfo {
+    /// Refuses what an embedder answered for `texts` texts if it is not one finite vector of
+    /// its dimension for each: stored, it would make every later answer wrong.
+    pub(crate) fn check(&self, texts: usize, vectors: &[Vec<f32>]) -> topshelf_core::Result<()> {
+        let fault = if vectors.len() != texts {
+            format!("{} vectors for {texts} texts", vectors.len())
+        } else if let Some(odd) = vectors.iter().find(|vector| vector.len() != self.dimension) {
+            format!("a vector of {} numbers where {} were expected", odd.len(), self.dimension)
+        } else if vectors.iter().flatten().any(|value| !value.is_finite()) {
+            "a vector with a number that is not finite".to_owned()
+        } else {
+            return Ok(());
+        };
+        let reason = format!("the bi-encoder \"{}\" answered {fault}", self.identity.name);
+        Err(CoreError::stage("embed", Blame::Failure, reason))
+    }
+}
+
 /// A file of vectors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct VectorFile {
@@ -137,6 +156,8 @@ pub(crate) struct State {
     pub(crate) removed: Vec<Range<u64>>,
     /// The name of the file table; empty before the first commit with content.
     pub(crate) files: String,
+    /// CRC-32 of the file table; `None` if there is none yet.
+    pub(crate) files_crc32: Option<u32>,
     /// The vector files.
     pub(crate) vectors: Vec<VectorFile>,
     /// The neighbour graph, if the index is large enough to have one.
@@ -182,6 +203,7 @@ impl State {
             totals: Totals::default(),
             removed: Vec::new(),
             files: String::new(),
+            files_crc32: None,
             vectors: Vec::new(),
             graph: None,
         }
@@ -190,7 +212,8 @@ impl State {
     /// The payload of the last commit in `dir`.
     pub(crate) fn of(dir: &Path, text: &tantivy::Index) -> Result<Self> {
         let meta = dir.join(TEXT_DIR).join("meta.json");
-        let payload = text.load_metas()?.payload.unwrap_or_default();
+        let payload =
+            text.load_metas().map_err(IndexError::opening(dir))?.payload.unwrap_or_default();
         Self::parse(dir, &meta, &payload)
     }
 
@@ -218,36 +241,41 @@ impl State {
         let meta = dir.join(TEXT_DIR).join("meta.json");
         let text = match fs::read_to_string(&meta) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let occupied = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-                let dir = dir.to_owned();
-                return Err(if occupied && !Self::only_ours(&dir) {
-                    IndexError::NotAnIndex { dir }
-                } else {
-                    IndexError::Missing { dir }
+            Err(error) => {
+                return Err(match error.kind() {
+                    ErrorKind::NotFound => Self::absent(dir, &meta),
+                    ErrorKind::NotADirectory => IndexError::NotAnIndex { dir: dir.to_owned() },
+                    ErrorKind::InvalidData => {
+                        IndexError::Damaged { path: meta, reason: error.to_string() }
+                    }
+                    _ => IndexError::io("cannot read", &meta)(error),
                 });
             }
-            Err(error) => return Err(IndexError::io("cannot read", &meta)(error)),
         };
         let damaged = |reason: String| IndexError::Damaged { path: meta.clone(), reason };
         let value: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         match value.get("payload").and_then(serde_json::Value::as_str) {
             Some(payload) => Self::parse(dir, &meta, payload).map(|_| ()),
-            // The very first commit was interrupted: there never was an index.
-            None => Err(IndexError::Missing { dir: dir.to_owned() }),
+            None => Err(Self::absent(dir, &meta)),
         }
     }
 
-    /// Whether a folder without an index holds nothing but what an interrupted first
-    /// `index add` leaves.
-    fn only_ours(dir: &Path) -> bool {
-        fs::read_dir(dir).is_ok_and(|entries| {
-            entries.flatten().all(|entry| {
-                let name = entry.file_name();
-                name == TEXT_DIR || name == LOCK_FILE || is_state_file(&name.to_string_lossy())
-            })
-        })
+    /// Why a folder has no state: it never was an index, its very first commit was interrupted
+    /// (that comes before any file but tantivy's is written), or its state was lost.
+    fn absent(dir: &Path, meta: &Path) -> IndexError {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        if names.iter().any(|name| is_state_file(&name.to_string_lossy())) {
+            let reason = "it does not say what is in the index".to_owned();
+            return IndexError::Damaged { path: meta.to_owned(), reason };
+        }
+        let dir = dir.to_owned();
+        if names.iter().all(|name| name == TEXT_DIR || name == LOCK_FILE) {
+            IndexError::Missing { dir }
+        } else {
+            IndexError::NotAnIndex { dir }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tantivy::schema::IndexRecordOption;
@@ -37,7 +38,6 @@ const REMOVED_SHARE: usize = 3;
 /// The one who may change an index.
 pub struct Writer {
     dir: PathBuf,
-    _lock: File,
     text: IndexWriter,
     /// The index as it was when the writer was opened.
     before: Searcher,
@@ -50,6 +50,10 @@ pub struct Writer {
     gone: HashSet<String>,
     /// Ids of documents added in this session.
     added: HashSet<String>,
+    /// Whether a setting that may change has been given another value.
+    reconfigured: bool,
+    /// Released last, when tantivy's writer has let go of its files.
+    _lock: File,
 }
 
 impl Writer {
@@ -67,13 +71,17 @@ impl Writer {
             Err(IndexError::Missing { .. }) => {
                 fs::create_dir_all(dir).map_err(IndexError::io("cannot make the folder", dir))?;
                 let lock = lock(dir)?;
-                create(dir, settings)?;
+                // Another process may have made it before the lock was ours.
+                if let Err(IndexError::Missing { .. }) = State::check_folder(dir) {
+                    create(dir, settings)?;
+                }
                 drop(lock);
             }
             Err(error) => return Err(error),
         }
         let mut writer = Self::open(dir)?;
         check_settings(&writer.state.settings, settings)?;
+        writer.reconfigured = writer.state.settings.graph_from != settings.graph_from;
         writer.state.settings.graph_from = settings.graph_from;
         Ok(writer)
     }
@@ -86,12 +94,16 @@ impl Writer {
     pub fn open(dir: &Path) -> Result<Self> {
         State::check_folder(dir)?;
         let lock = lock(dir)?;
-        let index = tantivy::Index::open_in_dir(dir.join(TEXT_DIR))?;
+        let open = || -> tantivy::Result<_> {
+            let index = tantivy::Index::open_in_dir(dir.join(TEXT_DIR))?;
+            let before = index.reader()?.searcher();
+            let text = index.writer_with_num_threads(1, TEXT_BUDGET)?;
+            Ok((index, before, text))
+        };
+        let (index, before, text) = open().map_err(IndexError::opening(dir))?;
         let state = State::of(dir, &index)?;
-        let before = index.reader()?.searcher();
-        let text = index.writer_with_num_threads(1, TEXT_BUDGET)?;
         let (_, fields) = Fields::schema();
-        let files = FileTable::load(dir, &state.files)?;
+        let files = FileTable::load(dir, &state, None)?;
         let vectors = state
             .settings
             .embedder
@@ -99,7 +111,6 @@ impl Writer {
             .map(|embedder| VectorWriter::new(state.settings.precision, embedder.dimension));
         let writer = Self {
             dir: dir.to_owned(),
-            _lock: lock,
             text,
             before,
             fields,
@@ -109,8 +120,12 @@ impl Writer {
             vectors,
             gone: HashSet::new(),
             added: HashSet::new(),
+            reconfigured: false,
+            _lock: lock,
         };
         writer.remove_leftovers();
+        // A killed commit leaves files of deletions under names that the next commit takes again.
+        writer.text.garbage_collect_files().wait()?;
         Ok(writer)
     }
 
@@ -126,6 +141,11 @@ impl Writer {
 
     pub(crate) fn files(&self) -> &FileTable {
         &self.files
+    }
+
+    /// Whether a setting differs from that of the last commit.
+    pub(crate) fn is_reconfigured(&self) -> bool {
+        self.reconfigured
     }
 
     /// The key that the next passage will get.
@@ -245,7 +265,7 @@ impl Writer {
         self.compact_vectors()?;
         self.update_graph()?;
         self.state.files = self.name("files", "json");
-        self.files.save(&self.dir.join(&self.state.files))?;
+        self.state.files_crc32 = Some(self.files.save(&self.dir.join(&self.state.files))?);
         sync_folder(&self.dir)?;
         let payload = serde_json::to_string(&self.state).unwrap_or_default(); // plain data
         let mut commit = self.text.prepare_commit()?;
@@ -253,7 +273,8 @@ impl Writer {
         commit.commit()?;
         self.remove_leftovers();
         let totals = self.state.totals;
-        self.text.wait_merging_threads()?;
+        // The commit stands whether or not segments can be merged; the next one tries again.
+        let _ = self.text.wait_merging_threads();
         Ok(totals)
     }
 
@@ -304,8 +325,8 @@ impl Writer {
             return Ok(());
         }
         let old = self.open_vectors(dimension)?;
-        let ranges = std::mem::take(&mut self.state.removed);
-        let mut ranges = ranges.iter().peekable();
+        let removed = self.state.removed.clone();
+        let mut ranges = removed.iter().peekable();
         self.state.vectors.clear();
         for file in &old {
             for (row, key) in file.keys().iter().enumerate() {
@@ -321,7 +342,20 @@ impl Writer {
                 }
             }
         }
-        self.flush_vectors()
+        self.flush_vectors()?;
+        // The graph still has the removed ones that it covers and must pass them over.
+        let covered = self.state.graph.as_ref().map_or(0, |graph| graph.up_to);
+        self.state.removed.retain(|range| range.start < covered);
+        Ok(())
+    }
+
+    /// Forgets removed keys of which no vector is left; for when there is no graph that has
+    /// more than the files.
+    fn prune_removed(&mut self, vectors: &[Vectors]) {
+        let left = |file: &Vectors, range: &Range<u64>| {
+            file.row_from(range.start) < file.row_from(range.end)
+        };
+        self.state.removed.retain(|range| vectors.iter().any(|file| left(file, range)));
     }
 
     /// Builds the neighbour graph, or brings it up to date, where the index is large enough.
@@ -329,11 +363,12 @@ impl Writer {
         let Some(embedder) = &self.state.settings.embedder else { return Ok(()) };
         let dimension = embedder.dimension;
         let passages = self.state.totals.passages;
+        let vectors = self.open_vectors(dimension)?;
         if passages < self.state.settings.graph_from {
             self.state.graph = None;
+            self.prune_removed(&vectors);
             return Ok(());
         }
-        let vectors = self.open_vectors(dimension)?;
         let (base, from) = match &self.state.graph {
             // Too much of the graph is of removed passages: build it anew.
             Some(graph) if graph.rows > 2 * passages => (None, 0),
@@ -348,6 +383,9 @@ impl Writer {
         let path = self.dir.join(&name);
         Graph::build(base.as_deref(), &vectors, from, dimension, &path)?;
         let bytes = fs::read(&path).map_err(IndexError::io("cannot read", &path))?;
+        if base.is_none() {
+            self.prune_removed(&vectors);
+        }
         let before = self.state.graph.as_ref().filter(|_| base.is_some()).map_or(0, |g| g.rows);
         self.state.graph = Some(GraphFile {
             name,

@@ -14,6 +14,9 @@ const DROPPED: [&str; 11] = [
     "button", "math",
 ];
 
+/// Elements that are what the page is about; navigation and footers have none of them.
+const CONTENT: [&str; 3] = ["main", "article", "h1"];
+
 /// Elements that stand within a line.
 const INLINE: [&str; 26] = [
     "a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "del", "dfn", "em", "font", "i", "img",
@@ -71,8 +74,11 @@ struct Page {
 impl Page {
     fn start(&mut self, name: &str, self_closing: bool) {
         if let Some((dropped, depth)) = &mut self.dropped {
-            *depth += usize::from(dropped == name && !self_closing);
-            return;
+            if !CONTENT.contains(&name) || !["nav", "footer"].contains(&dropped.as_str()) {
+                *depth += usize::from(dropped == name && !self_closing);
+                return;
+            }
+            self.dropped = None; // it was never closed
         }
         if DROPPED.contains(&name) && !self_closing {
             self.close_block();
@@ -89,8 +95,9 @@ impl Page {
             "td" | "th" => self.text.push(' '),
             _ if INLINE.contains(&name) => {}
             _ => {
+                // A block inside a heading is the heading, as long as there is nothing before it.
                 self.close_block();
-                self.heading = level(name);
+                self.heading = level(name).or(self.heading);
             }
         }
     }
@@ -113,6 +120,8 @@ impl Page {
                 self.close_block();
                 if name == "pre" {
                     self.preformatted = self.preformatted.saturating_sub(1);
+                } else if level(name).is_some() {
+                    self.heading = None;
                 }
             }
         }
@@ -138,16 +147,20 @@ impl Page {
     /// Ends the open block, if there is anything in it.
     fn close_block(&mut self) {
         let piece = &self.text[self.start..];
-        let lead = piece.len() - piece.trim_start().len();
-        let content = piece.trim();
-        let heading = self.heading.take();
+        let by_lines = self.preformatted > 0;
+        // The first line's indentation is part of what is preformatted.
+        let from_start =
+            if by_lines { piece.trim_start_matches(['\r', '\n']) } else { piece.trim_start() };
+        let start = self.text.len() - from_start.len();
+        let content = from_start.trim_end();
         if content.is_empty() {
             self.text.truncate(self.start);
             return;
         }
-        let range = self.start + lead..self.start + lead + content.len();
-        let kind = match heading {
-            Some(level) => BlockKind::Heading { level, text: content.replace('\n', " ") },
+        let range = start..start + content.len();
+        let kind = match self.heading.take() {
+            Some(level) => BlockKind::Heading { level, text: heading_text(content) },
+            None if by_lines => BlockKind::Lines,
             None => BlockKind::Text,
         };
         self.text.truncate(range.end);
@@ -155,6 +168,12 @@ impl Page {
         self.text.push_str("\n\n");
         self.start = self.text.len();
     }
+}
+
+/// A heading in one line, without the sign that documentation generators put behind it as a link.
+fn heading_text(content: &str) -> String {
+    let line = content.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.trim_matches(['¶', '§', ' ']).to_owned()
 }
 
 /// The level of `h1` to `h6`.
@@ -168,11 +187,7 @@ mod tests {
     use super::*;
     use crate::ingest::Format;
 
-    #[test]
-    fn a_page() {
-        let html = "<!doctype html><title>The &amp; page</title><style>p{}</style>\
-            <nav><a>Home</a></nav><h1>Head<br>line</h1><p>One <b>bold</b>\n  word.<p>Two\
-            <ul><li>item</ul><pre>a\n  b</pre><script>if (a<b) {}</script><table><tr><td>x<td>y</table>";
+    fn read_text(html: &str) -> Document {
         let source = SourceFile {
             path: "a.html".into(),
             id: "a.html".into(),
@@ -180,14 +195,46 @@ mod tests {
             modified: None,
             format: Format::Html,
         };
-        let document = read(&source, html);
+        read(&source, html)
+    }
+
+    fn pieces(document: &Document) -> Vec<&str> {
+        document.blocks.iter().map(|block| &document.text[block.range.clone()]).collect()
+    }
+
+    #[test]
+    fn a_page() {
+        let html = "<!doctype html><title>The &amp; page</title><style>p{}</style>\
+            <nav><a>Home</a></nav><h1>Head<br>line</h1><p>One <b>bold</b>\n  word.<p>Two\
+            <ul><li>item</ul><pre>a\n  b</pre><script>if (a<b) {}</script><table><tr><td>x<td>y</table>";
+        let document = read_text(html);
         assert_eq!(document.title, "The & page");
-        let pieces: Vec<&str> =
-            document.blocks.iter().map(|block| &document.text[block.range.clone()]).collect();
+        let pieces = pieces(&document);
         assert_eq!(pieces, ["Head\nline", "One bold word.", "Two", "item", "a\n  b", "x y"]);
         assert_eq!(
             document.blocks[0].kind,
             BlockKind::Heading { level: 1, text: "Head line".into() }
         );
+    }
+    #[test]
+    fn headings_with_blocks_in_them_and_behind_them() {
+        let document = read_text(
+            "<h1><div>Install</div></h1><h2>Use<a class=headerlink>¶</a></h2><p>Text.</p>\
+             <h3></h3><p>More.</p><pre>  indented\n    more\n</pre>",
+        );
+        assert_eq!(document.title, "Install");
+        assert_eq!(
+            pieces(&document),
+            ["Install", "Use¶", "Text.", "More.", "  indented\n    more"]
+        );
+        let kinds: Vec<&BlockKind> = document.blocks.iter().map(|block| &block.kind).collect();
+        let use_it = BlockKind::Heading { level: 2, text: "Use".into() };
+        assert_eq!(kinds[1..], [&use_it, &BlockKind::Text, &BlockKind::Text, &BlockKind::Lines]);
+    }
+
+    #[test]
+    fn navigation_that_is_never_closed_takes_no_page_with_it() {
+        let document = read_text("<body><nav><a>Home</a><main><p>The page.</p></main></body>");
+        assert_eq!(pieces(&document), ["The page."]);
     }
 }

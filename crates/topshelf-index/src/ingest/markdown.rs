@@ -22,7 +22,11 @@ pub(super) fn read(source: &SourceFile, text: String) -> Document {
         None => (0, Metadata::new()),
     };
     let blocks = blocks(&text, body);
-    let own = metadata.get("title").and_then(Value::as_str).map(str::to_owned);
+    let own = match metadata.get("title") {
+        Some(Value::String(title)) if !title.trim().is_empty() => Some(title.trim().to_owned()),
+        Some(Value::Number(title)) => Some(title.to_string()),
+        _ => None,
+    };
     let first = blocks.iter().find_map(|block| match &block.kind {
         BlockKind::Heading { level: 1, text } => Some(text.clone()),
         _ => None,
@@ -45,7 +49,9 @@ fn front_matter(text: &str) -> Option<(usize, Result<Metadata, String>)> {
             let parsed = if fence == "---" {
                 serde_norway::from_str::<Value>(fields).map_err(|error| error.to_string())
             } else {
-                toml::from_str::<Value>(fields).map_err(|error| error.message().to_owned())
+                toml::from_str::<toml::Table>(fields)
+                    .map(|table| json(toml::Value::Table(table)))
+                    .map_err(|error| error.message().to_owned())
             };
             return match parsed {
                 Ok(Value::Object(fields)) => Some((at + line.len(), Ok(fields))),
@@ -60,61 +66,101 @@ fn front_matter(text: &str) -> Option<(usize, Result<Metadata, String>)> {
     None
 }
 
-/// The blocks of the text from byte `body` on.
+/// TOML as JSON; dates, which JSON has not, as text.
+fn json(value: toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => text.into(),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Float(number) => number.into(),
+        toml::Value::Boolean(truth) => truth.into(),
+        toml::Value::Datetime(date) => date.to_string().into(),
+        toml::Value::Array(values) => values.into_iter().map(json).collect(),
+        toml::Value::Table(table) => {
+            Value::Object(table.into_iter().map(|(key, value)| (key, json(value))).collect())
+        }
+    }
+}
+
+/// The blocks of the text from byte `body` on: what stands by itself, and each item of a list, so
+/// that a long list can be cut.
 fn blocks(text: &str, body: usize) -> Vec<Block> {
     let mut blocks = Vec::new();
-    let options = Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES;
-    let mut heading: Option<String> = None;
-    // Inside a block of its own (a paragraph, a list, ...), events are only looked at for words.
+    let mut open: Option<Open> = None;
+    // How many blocks are around an event. Lists are none: their items are.
     let mut depth = 0;
-    let mut has_words = false;
     let mut in_picture = 0;
+    let options = Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES;
     for (event, range) in Parser::new_ext(&text[body..], options).into_offset_iter() {
-        let range = body + range.start..body + range.end;
         match event {
-            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
-            Event::End(TagEnd::Heading(level)) => {
-                let title = heading.take().unwrap_or_default();
-                let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
-                if !title.is_empty() {
-                    let kind = BlockKind::Heading { level: number(level), text: title };
-                    blocks.push(Block { kind, range: trimmed(text, range) });
-                }
-            }
             Event::Start(Tag::Image { .. }) => in_picture += 1,
             Event::End(TagEnd::Image) => in_picture -= 1,
             Event::Start(tag) if is_block(&tag) => {
-                // Items of a list are blocks of their own, so that a long list can be cut.
-                if depth == 0 && !matches!(tag, Tag::List(_)) {
-                    has_words = false;
+                if depth == 0 {
+                    open = Some(Open::new(&tag));
                 }
-                depth += i32::from(!matches!(tag, Tag::List(_)));
+                depth += 1;
             }
             Event::End(end) if is_block_end(end) => {
-                depth -= i32::from(!matches!(end, TagEnd::List(_)));
-                if depth == 0 && !matches!(end, TagEnd::List(_)) && has_words {
-                    blocks.push(Block { kind: BlockKind::Text, range: trimmed(text, range) });
+                depth -= 1;
+                if depth == 0
+                    && let Some(kind) = open.take().and_then(Open::kind)
+                {
+                    let range = trimmed(text, body + range.start..body + range.end);
+                    blocks.push(Block { kind, range });
                 }
             }
-            Event::Text(words) | Event::Code(words) => {
-                if let Some(heading) = &mut heading {
-                    heading.push_str(&words);
-                }
-                has_words |= in_picture == 0 && !words.trim().is_empty();
-            }
-            Event::SoftBreak | Event::HardBreak => {
-                if let Some(heading) = &mut heading {
-                    heading.push(' ');
+            event => {
+                if let Some(open) = &mut open {
+                    open.take_in(&event, in_picture > 0);
                 }
             }
-            // HTML with words in it counts; a comment or a lone tag does not.
-            Event::Html(html) | Event::InlineHtml(html) => {
-                has_words |= words_of_html(&html);
-            }
-            _ => {}
         }
     }
     blocks
+}
+
+/// A block while its events are read.
+struct Open {
+    heading: Option<HeadingLevel>,
+    by_lines: bool,
+    has_words: bool,
+    /// The words of a heading.
+    words: String,
+    /// The markup of HTML in it.
+    html: String,
+}
+
+impl Open {
+    fn new(tag: &Tag<'_>) -> Self {
+        let heading = if let Tag::Heading { level, .. } = tag { Some(*level) } else { None };
+        let by_lines = matches!(tag, Tag::CodeBlock(_) | Tag::Table(_) | Tag::HtmlBlock);
+        Self { heading, by_lines, has_words: false, words: String::new(), html: String::new() }
+    }
+
+    fn take_in(&mut self, event: &Event<'_>, in_picture: bool) {
+        match event {
+            Event::Text(words) | Event::Code(words) => {
+                self.has_words |= !in_picture && !words.trim().is_empty();
+                if self.heading.is_some() {
+                    self.words.push_str(words);
+                }
+            }
+            Event::SoftBreak | Event::HardBreak => self.words.push(' '),
+            Event::Html(html) | Event::InlineHtml(html) => self.html.push_str(html),
+            _ => {}
+        }
+    }
+
+    /// What kind of block it is; `None` if there are no words in it.
+    fn kind(self) -> Option<BlockKind> {
+        if let Some(level) = self.heading {
+            let text = self.words.split_whitespace().collect::<Vec<_>>().join(" ");
+            return (!text.is_empty()).then(|| BlockKind::Heading { level: number(level), text });
+        }
+        // HTML with words in it counts; a comment or a lone tag does not.
+        let has_words = self.has_words || words_of_html(&self.html);
+        has_words.then_some(if self.by_lines { BlockKind::Lines } else { BlockKind::Text })
+    }
 }
 
 fn number(level: HeadingLevel) -> u8 {
@@ -124,11 +170,11 @@ fn number(level: HeadingLevel) -> u8 {
 fn is_block(tag: &Tag<'_>) -> bool {
     matches!(
         tag,
-        Tag::Paragraph
+        Tag::Heading { .. }
+            | Tag::Paragraph
             | Tag::BlockQuote(_)
             | Tag::CodeBlock(_)
             | Tag::HtmlBlock
-            | Tag::List(_)
             | Tag::Item
             | Tag::Table(_)
             | Tag::FootnoteDefinition(_)
@@ -138,31 +184,31 @@ fn is_block(tag: &Tag<'_>) -> bool {
 fn is_block_end(end: TagEnd) -> bool {
     matches!(
         end,
-        TagEnd::Paragraph
+        TagEnd::Heading(_)
+            | TagEnd::Paragraph
             | TagEnd::BlockQuote(_)
             | TagEnd::CodeBlock
             | TagEnd::HtmlBlock
-            | TagEnd::List(_)
             | TagEnd::Item
             | TagEnd::Table
             | TagEnd::FootnoteDefinition
     )
 }
 
+/// Whether there is anything to read in a piece of HTML outside of its tags and comments.
 fn words_of_html(html: &str) -> bool {
-    let html = html.trim();
-    if html.starts_with("<!--") {
-        return html.split_once("-->").is_some_and(|(_, rest)| words_of_html(rest));
-    }
-    let mut in_tag = false;
-    html.chars().any(|c| {
-        match c {
-            '<' => in_tag = true,
-            '>' => in_tag = false,
-            _ => return !in_tag && c.is_alphanumeric(),
+    let mut rest = html;
+    while let Some((before, markup)) = rest.split_once('<') {
+        if before.contains(char::is_alphanumeric) {
+            return true;
         }
-        false
-    })
+        let end = if markup.starts_with("!--") { "-->" } else { ">" };
+        match markup.split_once(end) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.contains(char::is_alphanumeric)
 }
 
 /// The range without white space around it.
@@ -221,11 +267,30 @@ mod tests {
         assert_eq!(yaml.title, "Fleas");
         assert_eq!(yaml.metadata["year"], 2024);
         assert_eq!(pieces(&yaml), ["Text."]);
-        let toml = read_text("+++\ntitle = \"Fleas\"\n+++\n\nText.\n");
+        let toml = read_text("+++\ntitle = \"Fleas\"\ndate = 2024-05-01\n+++\n\nText.\n");
+        assert_eq!(toml.metadata["date"], "2024-05-01");
         assert_eq!((toml.title.as_str(), pieces(&toml)), ("Fleas", vec!["Text."]));
         let broken = read_text("---\ntitle: [unclosed\n---\nText.\n");
         assert!(matches!(broken.warnings[0].reason, WarningReason::FrontMatter { .. }));
         let rule = read_text("---\n\nProse between rules.\n\n---\n");
         assert!(rule.warnings.is_empty() && rule.metadata.is_empty());
+    }
+    #[test]
+    fn comments_of_many_lines_and_headings_within_other_blocks() {
+        let document = read_text(
+            "<!--\nwords in\n\na comment\n-->\n\n> # Quoted heading\n> and text\n\n\
+             - # Item heading\n  text\n\n<div align=\"center\">\n<img src=\"x\">\n</div>\n\n\
+             <p>\nHTML with words\n</p>\n\n# Real\n",
+        );
+        assert_eq!(document.title, "Real");
+        assert_eq!(
+            pieces(&document),
+            [
+                "> # Quoted heading\n> and text",
+                "- # Item heading\n  text",
+                "<p>\nHTML with words\n</p>",
+                "# Real"
+            ]
+        );
     }
 }

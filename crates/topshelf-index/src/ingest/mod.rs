@@ -8,7 +8,7 @@
 //! | one reader for each format | `markdown`, `html`, `text`, `pdf`, `records` |
 //!
 //! A reader answers [`Document`]s: decoded text, and the blocks (paragraphs, headings, ...) it is
-//! made of, as byte ranges of that text. For Markdown, plain text, JSONL and CSV the text is the
+//! made of, as byte ranges of that text, in order and apart from one another. For Markdown, plain text, JSONL and CSV the text is the
 //! source's own; for HTML and PDF it is what was extracted.
 //!
 //! What cannot be read is a [`Skipped`], what is read with a loss is a [`Warning`]; both name the
@@ -24,7 +24,8 @@ mod skip;
 mod text;
 mod walk;
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -107,8 +108,10 @@ pub enum BlockKind {
         /// Its text without markup.
         text: String,
     },
-    /// Anything else: a paragraph, a list item, a table, code.
+    /// Prose, cut between sentences if it is too long: a paragraph, a list item, a quotation.
     Text,
+    /// What is cut between lines if it is too long: code, a table, the columns of a record.
+    Lines,
 }
 
 /// Reads the documents of a file: one, or one for each record.
@@ -128,17 +131,22 @@ pub fn documents<'a>(
 /// Reads a file that is one document.
 fn whole(source: &SourceFile, options: &IngestOptions) -> Result<Document, Skipped> {
     let skip = |reason| Skipped::new(&source.path, reason);
-    if source.bytes > options.max_file_bytes {
-        return Err(skip(SkipReason::TooLarge {
-            bytes: source.bytes,
-            limit: options.max_file_bytes,
-        }));
+    let limit = options.max_file_bytes;
+    let mut bytes = Vec::new();
+    // The file may have grown since it was found.
+    File::open(&source.path)
+        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(|error| Skipped::from_io(&source.path, &error))?;
+    if bytes.len() as u64 > limit {
+        let bytes = source.bytes.max(bytes.len() as u64);
+        return Err(skip(SkipReason::TooLarge { bytes, limit }));
     }
-    let bytes = fs::read(&source.path).map_err(|error| Skipped::from_io(&source.path, &error))?;
     if source.format == Format::Pdf {
         return pdf::read(source, &bytes);
     }
-    let (text, lossy) = decode::decode(bytes);
+    let is_html = source.format == Format::Html;
+    let declared = if is_html { decode::declared_by_html(&bytes) } else { None };
+    let (text, lossy) = decode::decode(bytes, declared);
     let mut document = match source.format {
         Format::Markdown => markdown::read(source, text),
         Format::Html => html::read(source, &text),
@@ -147,7 +155,8 @@ fn whole(source: &SourceFile, options: &IngestOptions) -> Result<Document, Skipp
     if let Some(reason) = lossy {
         document.warnings.push(Warning::new(&source.path, reason));
     }
-    if document.text.trim().is_empty() {
+    // Of a file with nothing but comments or pictures there is nothing to index either.
+    if document.blocks.is_empty() {
         return Err(skip(SkipReason::Empty));
     }
     document.title = telling(document.title, source);
@@ -189,23 +198,4 @@ fn stem(source: &SourceFile) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_title_that_says_nothing_gets_the_folder_before_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("parser-2.1");
-        std::fs::create_dir(&folder).unwrap();
-        let title = |name: &str, content: &str| {
-            let path = folder.join(name);
-            std::fs::write(&path, content).unwrap();
-            let options = IngestOptions::default();
-            let source = walk(&[path], &options).remove(0).unwrap();
-            documents(&source, &options).next().unwrap().unwrap().title
-        };
-        assert_eq!(title("CHANGELOG.md", "# Changelog\n\n- x\n"), "parser-2.1 Changelog");
-        assert_eq!(title("README.md", "No heading.\n"), "parser-2.1 README");
-        assert_eq!(title("guide.md", "# Writing parsers\n\nx\n"), "Writing parsers");
-    }
-}
+mod tests;

@@ -26,12 +26,16 @@ pub fn walk(paths: &[PathBuf], options: &IngestOptions) -> Vec<Result<SourceFile
             .build();
         for entry in entries {
             match entry {
-                Ok(entry) => {
-                    if entry.file_type().is_some_and(|kind| kind.is_file())
-                        && seen.insert(canonical(entry.path()))
-                    {
+                Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => {
+                    if seen.insert(canonical(entry.path())) {
                         found.push(source(entry.path(), options));
                     }
+                }
+                Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_dir()) => {}
+                Ok(entry) => {
+                    let reason = "it is no regular file (a pipe, a socket, a device)".to_owned();
+                    let reason = SkipReason::Unreadable { reason };
+                    found.push(Err(Skipped::new(entry.path(), reason)));
                 }
                 Err(error) => found.push(Err(skipped(&error, path))),
             }
@@ -117,11 +121,16 @@ mod tests {
         std::fs::create_dir(dir.path().join("sub")).unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("sub/up")).unwrap();
         std::os::unix::fs::symlink("nowhere", dir.path().join("broken")).unwrap();
+        std::os::unix::fs::symlink("itself", dir.path().join("itself")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
         let found = walk(&[dir.path().to_owned()], &IngestOptions::default());
         assert_eq!(found.iter().filter(|found| found.is_ok()).count(), 1);
         let reasons: Vec<&SkipReason> =
             found.iter().filter_map(|f| f.as_ref().err()).map(|s| &s.reason).collect();
-        assert!(reasons.contains(&&SkipReason::SymlinkLoop), "{reasons:?}");
+        let loops = reasons.iter().filter(|reason| ***reason == SkipReason::SymlinkLoop).count();
+        assert_eq!((loops, reasons.len()), (2, 4), "{reasons:?}");
         assert!(reasons.contains(&&SkipReason::NotFound), "{reasons:?}");
+        let special = |reason: &&&SkipReason| matches!(reason, SkipReason::Unreadable { .. });
+        assert_eq!(reasons.iter().filter(special).count(), 1, "{reasons:?}");
     }
 }

@@ -1,0 +1,170 @@
+//! The thread that reads ahead: [`Reader`] sends [`Item`]s while others embed and write.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::UNIX_EPOCH;
+
+use sha2::{Digest, Sha256};
+use topshelf_core::Passage;
+
+use super::{AddOptions, canonical, interrupted};
+use crate::chunk::chunk;
+use crate::files::{FileEntry, FileTable};
+use crate::ingest::{Document, Skipped, SourceFile, Warning, documents};
+use crate::state::Totals;
+
+/// Counted up whenever the same file under the same options gives other passages than before,
+/// so that adding again brings indexes of earlier versions up to date.
+const READING: u32 = 1;
+
+/// What the reading thread sends.
+pub(super) enum Item {
+    /// A file begins; what came from it before is replaced.
+    Begin {
+        path: String,
+    },
+    /// A document of the file that began last, cut.
+    Document {
+        id: String,
+        source: PathBuf,
+        passages: Vec<Passage>,
+    },
+    /// The file that began last ends.
+    End(Box<FileEntry>),
+    /// A file is as it is in the index; its entry, with the time it has now.
+    Unchanged(Box<FileEntry>),
+    Skipped(Skipped),
+    Warning(Warning),
+    /// A file has been dealt with.
+    Dealt {
+        bytes: u64,
+    },
+}
+
+/// The thread that reads ahead.
+pub(super) struct Reader<'a> {
+    pub(super) known: &'a FileTable,
+    pub(super) options: &'a AddOptions,
+    pub(super) count: &'a (dyn Fn(&str) -> usize + Sync),
+    pub(super) stop: &'a AtomicBool,
+    pub(super) sender: SyncSender<Item>,
+}
+
+/// The receiving side has gone; there is nobody to read for.
+struct Gone;
+
+impl Reader<'_> {
+    pub(super) fn read_all(&self, sources: Vec<SourceFile>) {
+        for source in sources {
+            let bytes = source.bytes;
+            let read = self.read(&source).and_then(|()| self.send(Item::Dealt { bytes }));
+            if read.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn send(&self, item: Item) -> Result<(), Gone> {
+        if self.stop.load(Ordering::Relaxed) || interrupted(self.options) {
+            return Err(Gone);
+        }
+        self.sender.send(item).map_err(|_| Gone)
+    }
+
+    fn read(&self, source: &SourceFile) -> Result<(), Gone> {
+        let path = canonical(&source.path);
+        let options = options_digest(self.options);
+        let modified = source
+            .modified
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .map_or(0, |since| since.as_nanos() as i128);
+        let known = self.known.get(&path).filter(|known| known.options == options);
+        if let Some(known) = known
+            && known.bytes == source.bytes
+            && known.modified == modified
+            && modified != 0
+        {
+            return self.send(Item::Unchanged(Box::new(known.clone())));
+        }
+        let sha256 = match hash(&source.path) {
+            Ok(sha256) => sha256,
+            Err(error) => return self.send(Item::Skipped(Skipped::from_io(&source.path, &error))),
+        };
+        if let Some(known) = known
+            && known.sha256 == sha256
+        {
+            let entry = FileEntry { modified, bytes: source.bytes, ..known.clone() };
+            return self.send(Item::Unchanged(Box::new(entry)));
+        }
+        self.send(Item::Begin { path: path.clone() })?;
+        for document in documents(source, &self.options.ingest) {
+            match document {
+                Ok(document) => self.cut(source, document)?,
+                Err(skipped) => self.send(Item::Skipped(skipped))?,
+            }
+        }
+        self.send(Item::End(Box::new(FileEntry {
+            path,
+            id: source.id.clone(),
+            bytes: source.bytes,
+            modified,
+            sha256,
+            options,
+            keys: 0..0,
+            totals: Totals::default(),
+        })))
+    }
+
+    fn cut(&self, source: &SourceFile, document: Document) -> Result<(), Gone> {
+        for warning in &document.warnings {
+            self.send(Item::Warning(warning.clone()))?;
+        }
+        let passages = match &self.options.chunk {
+            Some(options) => chunk(&document, options, &self.count),
+            None => vec![whole(&document)],
+        };
+        self.send(Item::Document { id: document.id, source: source.path.clone(), passages })
+    }
+}
+
+/// The document as its one passage.
+fn whole(document: &Document) -> Passage {
+    Passage {
+        id: format!("{}#0", document.id),
+        document: document.id.clone(),
+        title: document.title.clone(),
+        headings: Vec::new(),
+        text: document.text.clone(),
+        range: 0..document.text.len(),
+        metadata: document.metadata.clone(),
+    }
+}
+
+/// SHA-256 of a file's content, in hex.
+fn hash(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // a string takes all that is written
+        text
+    })
+}
+
+/// A digest of the options that change what passages a file gives.
+fn options_digest(options: &AddOptions) -> String {
+    let text = format!("{READING} {:?} {:?}", options.ingest, options.chunk);
+    hex(&Sha256::digest(text.as_bytes())[..8])
+}

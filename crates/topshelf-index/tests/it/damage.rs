@@ -1,0 +1,209 @@
+//! Damaged files: told, never a panic or a wrong answer.
+
+use std::fs::{self, OpenOptions};
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use topshelf_core::Blame;
+use topshelf_index::{Index, IndexError, Precision, Settings, Writer};
+
+use super::support::{Answer, Bag, Shelf, answers, copy_folder, text};
+
+const QUERIES: [&str; 3] = ["w1 w2 w3", "w20", "rope"];
+
+/// An index of every kind of file: two segments, one with deletions, vectors, a graph.
+fn shelf() -> Shelf {
+    let shelf = Shelf::with(Settings { graph_from: 1, ..Settings::with_embedder(&*Bag::new()) });
+    for n in 0..60 {
+        shelf.write(&format!("{n}.txt"), &text(n, 20, 60));
+    }
+    shelf.add();
+    shelf.delete("7.txt");
+    shelf.write("8.txt", "rope");
+    shelf.sync();
+    shelf
+}
+
+/// All files below a folder, relative to it, but for locks.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = PathBuf::from(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(self::files(&entry.path()).into_iter().map(|file| name.join(file)));
+        } else if name.extension().is_none_or(|extension| extension != "lock") {
+            files.push(name);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Opens, verifies and asks.
+fn look(dir: &Path) -> Result<Vec<Answer>, IndexError> {
+    let index = Index::open(dir)?;
+    index.verify()?;
+    index.files()?;
+    Ok(answers(&index, &QUERIES, 100))
+}
+
+fn is_told(error: &IndexError) -> bool {
+    matches!(error, IndexError::Damaged { .. }) && error.blame() == Blame::Caller
+}
+
+/// tantivy's JSON files have parts that have no part in an answer: spaces, the count of its
+/// operations, the list of files to clean up.
+fn may_differ(file: &Path) -> bool {
+    file.ends_with("meta.json") || file.ends_with(".managed.json")
+}
+
+/// Damages each file in turn, in a copy.
+fn for_each_file(damage: impl Fn(&Path), check: impl Fn(&Path, Result<Vec<Answer>, IndexError>)) {
+    let shelf = shelf();
+    let all = files(&shelf.dir());
+    let kinds = ["meta.json", ".managed.json", "files-", "vectors-", "graph-", ".store", ".term"];
+    for kind in kinds {
+        assert!(
+            all.iter().any(|file| file.display().to_string().contains(kind)),
+            "{kind}: {all:?}"
+        );
+    }
+    for file in all {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&shelf.dir(), copy.path());
+        damage(&copy.path().join(&file));
+        let seen = catch_unwind(|| look(copy.path()));
+        check(&file, seen.unwrap_or_else(|_| panic!("{} made it panic", file.display())));
+        // The one who would change it is told as well, or has no use for the file.
+        let writer = catch_unwind(|| Writer::open(copy.path()).map(drop));
+        let writer = writer.unwrap_or_else(|_| panic!("{} made the writer panic", file.display()));
+        assert!(writer.as_ref().is_ok() || writer.as_ref().is_err_and(is_told), "{writer:?}");
+    }
+}
+
+#[test]
+fn a_file_one_byte_short() {
+    let shorten = |path: &Path| {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    };
+    let whole = look(&shelf().dir()).unwrap();
+    for_each_file(shorten, |file, seen| match seen {
+        Err(error) => assert!(is_told(&error), "{}: {error}", file.display()),
+        Ok(answers) => assert!(may_differ(file) && answers == whole, "{}", file.display()),
+    });
+}
+
+#[test]
+fn a_file_that_is_missing() {
+    let whole = look(&shelf().dir()).unwrap();
+    for_each_file(
+        |path| fs::remove_file(path).unwrap(),
+        |file, seen| match seen {
+            Err(error) => assert!(is_told(&error), "{}: {error}", file.display()),
+            Ok(answers) => assert!(may_differ(file) && answers == whole, "{}", file.display()),
+        },
+    );
+}
+
+#[test]
+fn a_file_with_a_byte_changed() {
+    let whole = look(&shelf().dir()).unwrap();
+    let change = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        fs::write(path, bytes).unwrap();
+    };
+    for_each_file(change, |file, seen| match seen {
+        Err(error) => assert!(is_told(&error), "{}: {error}", file.display()),
+        Ok(answers) => assert!(may_differ(file) && answers == whole, "{}", file.display()),
+    });
+}
+
+/// Changes what `meta.json` says, by its own JSON and by that of its payload.
+fn edit_state(dir: &Path, edit: impl FnOnce(&mut Value)) {
+    let meta = dir.join("text/meta.json");
+    let mut outer: Value = serde_json::from_str(&fs::read_to_string(&meta).unwrap()).unwrap();
+    let mut payload: Value = serde_json::from_str(outer["payload"].as_str().unwrap()).unwrap();
+    edit(&mut payload);
+    outer["payload"] = payload.to_string().into();
+    fs::write(&meta, outer.to_string()).unwrap();
+}
+
+#[test]
+fn an_index_of_another_format() {
+    let shelf = shelf();
+    for format in [0, 2, 99] {
+        // Whatever else that format has.
+        edit_state(&shelf.dir(), |state| *state = serde_json::json!({"format": format}));
+        let wrong = |result: Result<(), IndexError>| {
+            assert!(
+                matches!(result, Err(IndexError::Format { found, supported: 1, .. }) if found == format),
+                "{result:?}"
+            );
+        };
+        wrong(Index::open(shelf.dir()).map(drop));
+        wrong(Writer::open(&shelf.dir()).map(drop));
+        wrong(shelf.writer().map(drop));
+    }
+}
+
+#[test]
+fn a_state_that_lacks_something() {
+    let shelf = shelf();
+    edit_state(&shelf.dir(), |state| drop(state.as_object_mut().unwrap().remove("next_key")));
+    assert!(Index::open(shelf.dir()).is_err_and(|error| is_told(&error)));
+    assert!(shelf.writer().is_err_and(|error| is_told(&error)));
+}
+
+#[test]
+fn a_folder_of_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("holiday.jpg"), "picture").unwrap();
+    let refused = |dir: &Path| {
+        let settings = Settings::default();
+        for result in [Index::open(dir).map(drop), Writer::create_or_open(dir, &settings).map(drop)]
+        {
+            assert!(matches!(result, Err(IndexError::NotAnIndex { .. })), "{result:?}");
+        }
+    };
+    refused(folder.path());
+    refused(&folder.path().join("holiday.jpg"));
+    assert_eq!(files(folder.path()), [PathBuf::from("holiday.jpg")]);
+}
+
+#[test]
+fn a_folder_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("index");
+    let error = Index::open(&dir).map(drop).unwrap_err();
+    assert!(matches!(&error, IndexError::Missing { .. }), "{error}");
+    assert!(error.to_string().contains("topshelf index add"), "{error}");
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_lost_state_is_not_taken_for_no_index() {
+    // Making a new one there would delete what a copy of the state could bring back.
+    let shelf = shelf();
+    fs::remove_file(shelf.dir().join("text/meta.json")).unwrap();
+    let before = files(&shelf.dir());
+    assert!(shelf.writer().is_err_and(|error| is_told(&error)));
+    assert_eq!(files(&shelf.dir()), before);
+}
+
+#[test]
+fn every_precision_survives_a_round_trip() {
+    for precision in [Precision::Int8, Precision::F32] {
+        let shelf = Shelf::new(precision);
+        shelf.write("a.txt", "rope");
+        shelf.add();
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&shelf.dir(), copy.path());
+        assert_eq!(look(copy.path()).unwrap(), look(&shelf.dir()).unwrap());
+        assert_eq!(Index::open(copy.path()).unwrap().settings().precision, precision);
+    }
+}
