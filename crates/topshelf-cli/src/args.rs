@@ -21,7 +21,7 @@ pub(crate) const DEFAULT_EMBEDDER: &str = "BAAI/bge-small-en-v1.5";
     version,
     after_help = "\
 Examples:
-  topshelf demo                                  the whole thing on real text, in a minute or two
+  topshelf demo                                  the whole thing on real text, in a few minutes
   topshelf models pull                           get the default models
   topshelf index add docs/ --index docs.index    index a folder
   topshelf search 'how do I log in?' --index docs.index
@@ -182,10 +182,10 @@ pub(crate) struct AddArguments {
     /// How vectors are stored (default: the index's own, or int8).
     #[arg(long, value_enum)]
     pub(crate) vectors: Option<VectorPrecision>,
-    /// Tokens of a passage, at most.
+    /// Tokens of a passage, at most (16 or more).
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub(crate) chunk: usize,
-    /// Tokens that neighbouring passages of one section share.
+    /// Tokens that neighbouring passages of one section share (half of `--chunk` at most).
     #[arg(long, value_name = "TOKENS", default_value_t = 32)]
     pub(crate) overlap: usize,
     /// Do not cut documents: one passage each.

@@ -19,7 +19,7 @@ pub enum ModelError {
     UnknownModel {
         /// The name asked for.
         name: String,
-        /// A near name, as `; did you mean "…"?`, or nothing.
+        /// A near name, as ` (did you mean "…"?)`, or nothing.
         hint: String,
     },
 

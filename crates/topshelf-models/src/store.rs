@@ -339,7 +339,7 @@ impl Store {
     /// The error for a name that means no model, with what might have been meant.
     pub(crate) fn unknown(&self, name: &str) -> ModelError {
         let hint = if let Some(near) = self.catalogue.nearest(name) {
-            format!("; did you mean \"{near}\"?")
+            format!(" (did you mean \"{near}\"?)")
         } else if pull::is_repository(name) {
             format!(
                 "; if it is a repository of the Hugging Face hub, `topshelf models pull {name}` gets it"

@@ -12,6 +12,7 @@ use topshelf::{
 
 use super::{display, interrupt_flag, print, print_json};
 use crate::args::{AddArguments, DEFAULT_EMBEDDER, IndexCommand, VectorPrecision};
+use crate::exit::usage;
 use crate::output::{
     GraphRecall, IndexAdded, IndexCheck, IndexRemoved, IndexStats, IndexTotals, IndexedFile, Notice,
 };
@@ -21,6 +22,9 @@ use crate::table;
 /// Stored vectors that `--check` searches for, and how many neighbours it compares.
 const CHECK_QUERIES: usize = 200;
 const CHECK_DEPTH: usize = 10;
+
+/// Tokens of the shortest passages that may be asked for.
+const MIN_CHUNK: usize = 16;
 
 pub(super) fn run(command: IndexCommand) -> Result<()> {
     match command {
@@ -52,6 +56,20 @@ impl From<VectorPrecision> for Precision {
 }
 
 fn add(arguments: &AddArguments) -> Result<()> {
+    if arguments.chunk < MIN_CHUNK {
+        return Err(usage(format!(
+            "--chunk {} is too short for a passage that means something; take {MIN_CHUNK} or more",
+            arguments.chunk
+        )));
+    }
+    if arguments.overlap > arguments.chunk / 2 {
+        return Err(usage(format!(
+            "--overlap {} is more than half of --chunk {}; take {} or less",
+            arguments.overlap,
+            arguments.chunk,
+            arguments.chunk / 2
+        )));
+    }
     // An index that is there keeps its own settings unless asked otherwise, so that adding
     // again needs no options.
     let own = match Index::open(&arguments.index) {

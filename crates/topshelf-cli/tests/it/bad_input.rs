@@ -133,6 +133,14 @@ fn options_that_make_no_sense() {
             &["the languages are english"],
         ),
         (
+            vec!["index", "add", "docs", "--index", "i", "--chunk", "0"],
+            &["--chunk 0", "16 or more"],
+        ),
+        (
+            vec!["index", "add", "docs", "--index", "i", "--chunk", "64", "--overlap", "40"],
+            &["--overlap 40", "32 or less"],
+        ),
+        (
             vec!["index", "add", "docs", "nowhere", "--index", "i"],
             &["no file or folder nowhere", "nothing was changed"],
         ),

@@ -279,7 +279,7 @@ impl Pulling<'_> {
             Err(Failure::Fatal(error)) => Err(error),
             Err(Failure::Unavailable(reason)) => {
                 let near = self.store.catalogue().nearest(name);
-                let hint = near.map(|near| format!("; did you mean \"{near}\"?"));
+                let hint = near.map(|near| format!(" (did you mean \"{near}\"?)"));
                 Err(error(reason + &hint.unwrap_or_default()))
             }
         }
