@@ -36,7 +36,7 @@ const LOCKFILE: &str = include_str!("../../../../Cargo.lock");
 const QUESTIONS: &str = include_str!("../../data/demo/questions.jsonl");
 
 /// The question that is shown before and after.
-const EXAMPLE: &str = "q002";
+const EXAMPLE: &str = "q004";
 
 const SYSTEMS: [&str; 4] = ["bm25", "dense", "hybrid", "hybrid+rerank"];
 const MEASURES: &str = "nDCG@10,success@1,success@3,MRR@10,recall@100";
