@@ -186,7 +186,12 @@ impl Index {
         &self.inner.state.settings
     }
 
-    /// What is in it.
+    /// How many documents and passages are in it.
+    pub fn totals(&self) -> Totals {
+        self.inner.state.totals
+    }
+
+    /// What is in it, file by file and byte by byte.
     ///
     /// # Errors
     ///

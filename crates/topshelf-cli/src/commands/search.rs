@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use topshelf::context::{LeftOutReason, estimate_tokens};
 use topshelf::{Answer, Context, ContextOptions, Filter, Index, Query};
 
-use super::{pipeline, print, print_json, reranker, with_first_stage};
+use super::{display, pipeline, print, print_json, reranker, with_first_stage};
 use crate::args::{RetrieverName, SearchArguments};
 use crate::exit::usage;
 use crate::output::{
@@ -30,6 +30,12 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
         })
         .transpose()?;
     let index = Index::open(&arguments.index)?;
+    if index.totals().passages == 0 {
+        let dir = display(&arguments.index);
+        eprintln!(
+            "note: the index {dir} is empty; `topshelf index add PATH --index {dir}` fills it"
+        );
+    }
     let has_vectors = index.settings().embedder.is_some();
     let retriever = arguments.retriever.unwrap_or(if has_vectors {
         RetrieverName::Hybrid

@@ -178,6 +178,18 @@ fn folders_that_hold_no_index_of_ours() {
 }
 
 #[test]
+fn an_index_with_nothing_in_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    with_index(dir);
+    run(dir, &["index", "remove", "docs", "--index", "i"]).success();
+    let outcome = run(dir, &["search", "flea", "--index", "i"]);
+    assert!(outcome.stderr.contains("the index i is empty"), "{outcome:?}");
+    assert!(outcome.stderr.contains("index add"), "{outcome:?}");
+    assert_eq!(outcome.success(), "nothing found\n");
+}
+
+#[test]
 fn an_index_of_another_format_is_refused_and_left() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
