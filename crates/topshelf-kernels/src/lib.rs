@@ -27,12 +27,16 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod attention;
 pub mod dot;
+pub mod gemm;
 pub mod isa;
 pub mod mapped;
 pub mod norm;
 pub mod quantise;
+pub mod rows;
 pub mod scan;
+pub(crate) mod simd;
 pub mod top_k;
 
 pub use dot::{dot_f32, dot_f32_with, dot_i8, dot_i8_with};

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 
 /// A file in memory, page-aligned.
 pub struct MappedFile {
@@ -28,14 +28,28 @@ impl MappedFile {
     /// What the system answers; [`io::ErrorKind::Unsupported`] on a big-endian machine.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         if cfg!(target_endian = "big") {
-            let reason = "mapped files are little-endian; this machine is not";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+            return Err(big_endian());
         }
         let file = File::open(path)?;
         // SAFETY: the files that the project maps are never changed after they were written
         // (see the head of this file).
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map })
+    }
+
+    /// Memory without a file that holds these bytes, page-aligned: the same views of something
+    /// that could not be written to disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn of_bytes(bytes: &[u8]) -> io::Result<Self> {
+        if cfg!(target_endian = "big") {
+            return Err(big_endian());
+        }
+        let mut map = MmapMut::map_anon(bytes.len().max(1))?;
+        map[..bytes.len()].copy_from_slice(bytes);
+        Ok(Self { map: map.make_read_only()? })
     }
 
     /// All bytes.
@@ -49,6 +63,33 @@ impl MappedFile {
     ///
     /// If they are not all in the file.
     pub fn slice_i8(&self, at: usize, len: usize) -> &[i8] {
+        self.view(at, len)
+    }
+
+    /// `len` bytes from byte `at`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in the file.
+    pub fn slice_u8(&self, at: usize, len: usize) -> &[u8] {
+        self.view(at, len)
+    }
+
+    /// `len` 16-bit integers from byte `at`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in the file or `at` is not a multiple of 2.
+    pub fn slice_u16(&self, at: usize, len: usize) -> &[u16] {
+        self.view(at, len)
+    }
+
+    /// `len` 32-bit integers from byte `at`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in the file or `at` is not a multiple of 4.
+    pub fn slice_i32(&self, at: usize, len: usize) -> &[i32] {
         self.view(at, len)
     }
 
@@ -75,11 +116,16 @@ impl MappedFile {
         // Wrapping would make a short view of a length that no file has.
         let bytes = len.checked_mul(size_of::<T>()).expect("a length that memory can hold");
         let bytes = &self.map[at..][..bytes];
-        // SAFETY: every bit pattern of the three number types is a value of theirs.
+        // SAFETY: every bit pattern of the number types above is a value of theirs.
         let (before, values, after) = unsafe { bytes.align_to::<T>() };
         assert!(before.is_empty() && after.is_empty(), "a view at an aligned place");
         values
     }
+}
+
+fn big_endian() -> io::Error {
+    let reason = "mapped files are little-endian; this machine is not";
+    io::Error::new(io::ErrorKind::Unsupported, reason)
 }
 
 #[cfg(test)]

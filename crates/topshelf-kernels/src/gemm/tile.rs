@@ -1,0 +1,41 @@
+//! The register tile of products in f32: `ROWS` rows by `UNITS` vectors of sixteen columns.
+//!
+//! Each element is one chain of multiply-adds over the depth in ascending order, so it has the
+//! same bits however rows and columns are cut into tiles.
+
+#![allow(unsafe_code)]
+
+use crate::simd::{LANES, Simd};
+
+/// Adds `Σ_d a[r][d] · b[d][column]` for d in `0..depth` to each sum.
+///
+/// # Safety
+///
+/// `a` is valid for reads at `r · a_stride + d`, `b` at `d · b_stride + column`, for all r below
+/// `ROWS`, d below `depth` and columns below `UNITS` · 16.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const UNITS: usize>(
+    s: S,
+    (a, a_stride): (*const f32, usize),
+    (b, b_stride): (*const f32, usize),
+    depth: usize,
+    mut sums: [[S::F; UNITS]; ROWS],
+) -> [[S::F; UNITS]; ROWS] {
+    let (mut a, mut b) = (a, b);
+    for _ in 0..depth {
+        // SAFETY: within what the caller vouches for.
+        unsafe {
+            let columns: [S::F; UNITS] =
+                std::array::from_fn(|u| s.load(&*b.add(u * LANES).cast::<[f32; LANES]>()));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = s.splat(*a.add(r * a_stride));
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = s.fma(x, column, *sum);
+                }
+            }
+            a = a.add(1);
+            b = b.add(b_stride);
+        }
+    }
+    sums
+}

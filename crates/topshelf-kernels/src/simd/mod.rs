@@ -1,0 +1,150 @@
+//! Sixteen lanes on every instruction set: [`Simd`], and how an operation is run with it.
+//!
+//! The kernels of the encoder are written once, over this trait, and compiled for each
+//! instruction set. A vector is always sixteen f32 or i32, whatever the registers hold (one
+//! register of AVX-512, two of AVX2, four of NEON, an array in portable code), so that sums are
+//! split into the same partial sums everywhere.
+//!
+//! **Same bits.** Every set but `portable` has a fused multiply-add, and all kernels that use it
+//! add in the same order, so they give the same bits on AVX2, AVX-512 and NEON. Portable code
+//! rounds product and sum one after the other; its results differ from theirs in the last bits.
+//! The exception is the bf16 product of AVX-512 BF16, which rounds in its own way
+//! ([`crate::gemm_bf16`]).
+//!
+//! **How it is sound.** A value of an implementing type is the proof that the CPU has the
+//! instructions: it is made only in that module's `enter`, which [`run`] calls only on a
+//! [`Supported`] set. That is why the methods are safe. They are `inline(always)`, so that they
+//! end up inside `enter`, which is compiled for the set; an [`Operation`] must be too.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod portable;
+
+use crate::isa::{Supported, on_isa};
+
+/// Lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// The vectors of one instruction set.
+pub(crate) trait Simd: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Sixteen i32.
+    type I: Copy;
+    /// Sums of int8 products for sixteen columns, as the set collects them.
+    type Dot: Copy;
+    /// Four u8 codes of one row, spread out for [`Simd::dot`].
+    type Codes: Copy;
+    /// Four int8 weights of each of sixteen columns.
+    type Weights: Copy;
+
+    /// The register tile of an f32 product: rows, and vectors of columns.
+    const TILE_F32: (usize, usize);
+    /// The register tile of an int8 product.
+    const TILE_I8: (usize, usize);
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once except in portable code.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^n` for integers n in -126..=127, given as f32.
+    fn pow2(self, n: Self::F) -> Self::F;
+    /// The integers 0..=255 in the lanes, as bytes.
+    fn store_u8(self, v: Self::F, out: &mut [u8; LANES]);
+
+    fn load_i32(self, x: &[i32; LANES]) -> Self::I;
+    fn splat_i32(self, x: i32) -> Self::I;
+    fn sub_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    fn mul_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Rounded to nearest, ties to even.
+    fn to_f32(self, a: Self::I) -> Self::F;
+    /// The two bf16 in each lane's bits, the lower first, as f32.
+    fn widen_bf16(self, a: Self::I) -> [Self::F; 2];
+
+    /// Thirty-two 16-bit numbers in pairs, each lane holding two, the first in the lower half.
+    fn load_pairs(self, x: &[u16; 2 * LANES]) -> Self::I;
+    /// Adds `a₀·b₀ + a₁·b₁` of the pairs of bf16 in each lane.
+    #[inline(always)]
+    fn dot_bf16(self, sum: Self::F, a: Self::I, b: Self::I) -> Self::F {
+        let [a0, a1] = self.widen_bf16(a);
+        let [b0, b1] = self.widen_bf16(b);
+        self.fma(a1, b1, self.fma(a0, b0, sum))
+    }
+
+    fn dot_zero(self) -> Self::Dot;
+    fn dot_codes(self, codes: [u8; 4]) -> Self::Codes;
+    fn dot_weights(self, weights: &[i8; 4 * LANES]) -> Self::Weights;
+    /// Adds `Σ codes[j] · weights[4 · column + j]` for j in 0..4 to each column's sum: exact.
+    fn dot(self, sum: Self::Dot, codes: Self::Codes, weights: Self::Weights) -> Self::Dot;
+    fn dot_sum(self, sum: Self::Dot) -> Self::I;
+
+    /// The sum of the lanes: 16 → 8 → 4 → 2 → 1, the upper half added to the lower.
+    #[inline(always)]
+    fn sum(self, v: Self::F) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(v, &mut x);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                x[i] += x[i + half];
+            }
+            half /= 2;
+        }
+        x[0]
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    fn largest(self, v: Self::F) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(v, &mut x);
+        x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+    }
+
+    /// The smallest lane.
+    #[inline(always)]
+    fn smallest(self, v: Self::F) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(v, &mut x);
+        x.iter().fold(f32::INFINITY, |a, &b| if b < a { b } else { a })
+    }
+}
+
+/// Something that is computed with a [`Simd`].
+pub(crate) trait Operation {
+    type Output;
+
+    /// Has to be `inline(always)`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs the operation on that instruction set.
+pub(crate) fn run<O: Operation>(supported: Supported, operation: O) -> O::Output {
+    on_isa!(supported, enter(operation))
+}
+
+/// [`run`] for products of bf16: with their own instruction where AVX-512 runs and the CPU has it.
+pub(crate) fn run_bf16<O: Operation>(supported: Supported, operation: O) -> O::Output {
+    #[cfg(target_arch = "x86_64")]
+    if supported.isa() == crate::isa::Isa::Avx512Vnni && is_x86_feature_detected!("avx512bf16") {
+        #[allow(unsafe_code)]
+        // SAFETY: the CPU has just said that it has them.
+        return unsafe { avx512::enter_bf16(operation) };
+    }
+    run(supported, operation)
+}
