@@ -338,6 +338,9 @@ pub(crate) struct RerankerRan {
     pub(crate) model: String,
     /// Its fingerprint.
     pub(crate) fingerprint: String,
+    /// What computed the scores: engine, version, precision, instruction set; and where the ONNX
+    /// runtime was fallen back to, why.
+    pub(crate) engine: String,
     /// Pairs scored.
     pub(crate) pairs: usize,
     /// Tokens of the query it did not read.
@@ -513,6 +516,7 @@ impl From<&topshelf::RerankReport> for RerankerRan {
         Self {
             model: report.model.clone(),
             fingerprint: report.fingerprint.clone(),
+            engine: report.engine.clone(),
             pairs: report.pairs,
             query_truncated_tokens: report.query_truncated_tokens,
             truncated: report.truncated.len(),

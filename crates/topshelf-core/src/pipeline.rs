@@ -79,6 +79,8 @@ pub struct RerankReport {
     pub model: String,
     /// Its fingerprint.
     pub fingerprint: String,
+    /// What computed it.
+    pub engine: String,
     /// Pairs it scored.
     pub pairs: usize,
     /// Tokens of the query that it did not read.
@@ -202,6 +204,7 @@ pub async fn rerank(
     let mut report = RerankReport {
         model: reranker.identity().name.clone(),
         fingerprint: reranker.identity().fingerprint.clone(),
+        engine: reranker.identity().engine.clone(),
         pairs: 0,
         query_truncated_tokens: 0,
         truncated: Vec::new(),
@@ -347,7 +350,11 @@ mod tests {
     }
 
     fn by_length() -> ByLength {
-        ByLength(ModelIdentity { name: "length".into(), fingerprint: "0".into() })
+        ByLength(ModelIdentity {
+            name: "length".into(),
+            fingerprint: "0".into(),
+            engine: "test".into(),
+        })
     }
 
     fn ids(ranking: &Ranking) -> Vec<&str> {

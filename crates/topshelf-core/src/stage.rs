@@ -22,6 +22,10 @@ pub struct ModelIdentity {
     /// A hash over the weights, the tokenizer and the settings that change what it computes.
     /// Two models with the same fingerprint give the same scores and vectors.
     pub fingerprint: String,
+    /// What computes it: engine, version, precision, instruction set. Scores of two engines on the
+    /// same model differ in their last digits.
+    #[serde(default)]
+    pub engine: String,
 }
 
 /// The first stage: finds candidates.

@@ -361,7 +361,7 @@ mod tests {
         let folder =
             ModelFolder { spec: spec.clone(), dir: dir.path().into(), fingerprint: String::new() };
         let model = Loaded {
-            identity: ModelIdentity { name: spec.name.clone(), fingerprint: String::new() },
+            identity: ModelIdentity { name: spec.name.clone(), fingerprint: String::new(), engine: String::new() },
             spec,
             tokenizer: TextTokenizer::load(&folder).unwrap(),
             encoder: Box::new(encoder),

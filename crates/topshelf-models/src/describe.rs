@@ -30,13 +30,15 @@ const TOKENIZER: &str = "tokenizer_config.json";
 pub(crate) const FILES: [&str; 6] =
     [CONFIG, MODULES, POOLING, SENTENCE_BERT, SENTENCE_TRANSFORMERS, TOKENIZER];
 
-/// Where the weights may lie, preferred first: quantised exports run fastest here.
-pub(crate) const WEIGHTS: [&str; 5] = [
+/// Where the weights may lie, preferred first: quantised exports are the smallest, and ONNX runs
+/// whatever the architecture.
+pub(crate) const WEIGHTS: [&str; 6] = [
     "onnx/model_quantized.onnx",
     "onnx/model_int8.onnx",
     "onnx/model_qint8_avx512_vnni.onnx",
     "onnx/model.onnx",
     "model.onnx",
+    "model.safetensors",
 ];
 
 /// Endings of the file beside a large ONNX file that holds its tensors. The ONNX file refers to
@@ -62,6 +64,11 @@ impl Description {
             .map_err(|error| format!("{name} cannot be read as JSON ({error})"))?;
         self.files.insert(name, value);
         Ok(())
+    }
+
+    /// The content of `config.json`.
+    pub(crate) fn config(&self) -> Option<Value> {
+        self.files.get(CONFIG).cloned()
     }
 
     /// The family, or why it cannot be told.

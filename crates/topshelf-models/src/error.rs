@@ -14,7 +14,7 @@ pub enum ModelError {
     /// The name is neither in the catalogue nor a folder.
     #[error(
         "no model is called \"{name}\"{hint}; `topshelf models list` names the known ones, \
-             and a folder with model.onnx and tokenizer.json works too"
+             and a folder with model.onnx or model.safetensors and tokenizer.json works too"
     )]
     UnknownModel {
         /// The name asked for.
@@ -71,6 +71,17 @@ pub enum ModelError {
         dir: PathBuf,
         /// Why, and what would work.
         reason: String,
+    },
+
+    /// An environment variable holds a value that means nothing.
+    #[error("{variable} is \"{value}\"; unset it, or set it to one of: {known}")]
+    Setting {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that mean something.
+        known: &'static str,
     },
 
     /// The model's output on its golden pair is wrong.
@@ -151,6 +162,7 @@ impl ModelError {
             | Self::WrongFamily { .. }
             | Self::Damaged { .. }
             | Self::Unsupported { .. }
+            | Self::Setting { .. }
             | Self::Golden { .. }
             | Self::UnknownTokens { .. } => Blame::Caller,
             Self::Pull { .. }

@@ -1,7 +1,7 @@
 //! A model in a folder of the user's own: [`open`].
 //!
-//! The folder holds the weights as ONNX (`model.onnx`, or an export under `onnx/`) and
-//! `tokenizer.json`. What the model is, is read off the configuration files of transformers and
+//! The folder holds the weights, as ONNX (`model.onnx`, or an export under `onnx/`) or as
+//! `model.safetensors`, and `tokenizer.json`. What the model is, is read off the configuration files of transformers and
 //! sentence-transformers where they are present, and `topshelf.toml` in the folder says what
 //! they do not, or otherwise:
 //!
@@ -25,7 +25,7 @@ use serde::Deserialize;
 use crate::describe::{self, Description};
 use crate::digest;
 use crate::error::{ModelError, Result};
-use crate::spec::{Family, FileSpec, Golden, ModelFolder, ModelSpec, Pooling};
+use crate::spec::{Family, FileSpec, Golden, ModelFolder, ModelSpec, Pooling, weights_name};
 
 /// The file in which a user says what the configuration files do not.
 const SETTINGS: &str = "topshelf.toml";
@@ -103,6 +103,7 @@ pub(crate) fn open(dir: &Path) -> Result<ModelFolder> {
         pooling,
         query_prefix: settings.query_prefix.unwrap_or_else(|| description.query_prefix()),
         passage_prefix: settings.passage_prefix.unwrap_or_else(|| description.passage_prefix()),
+        config: description.config(),
         files: files(&dir, &weights)?,
         sources: Vec::new(),
         golden: settings.golden,
@@ -153,8 +154,8 @@ fn weights(dir: &Path, stated: Option<&str>) -> Result<String> {
     match found.as_slice() {
         [only] => Ok(only.clone()),
         [] => Err(unsupported(format!(
-            "there is no {WEIGHTS} in it; export the model to ONNX, as with \
-             `optimum-cli export onnx`"
+            "there is no {WEIGHTS} and no model.safetensors in it; save it with the model's \
+             save_pretrained(), or export it to ONNX, as with `optimum-cli export onnx`"
         ))),
         several => Err(unsupported(format!(
             "it holds several exports ({}); name one with `weights = \"…\"` in a file {SETTINGS} \
@@ -182,7 +183,7 @@ fn exports(dir: &Path) -> Vec<String> {
 
 /// The files that are computed with, hashed.
 fn files(dir: &Path, weights: &str) -> Result<Vec<FileSpec>> {
-    let mut wanted = vec![(WEIGHTS.to_owned(), weights.to_owned())];
+    let mut wanted = vec![(weights_name(weights).to_owned(), weights.to_owned())];
     for ending in describe::EXTERNAL_DATA {
         let path = format!("{weights}{ending}");
         if dir.join(&path).is_file() {

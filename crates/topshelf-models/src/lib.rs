@@ -8,7 +8,7 @@
 //! | a model in a folder of the user's | `folder`, `describe` |
 //! | where model files lie on disk, pulling and verifying them | [`store`], [`pull`] |
 //! | text to ids, pairs, truncation | [`tokenise`] |
-//! | ids to hidden states or logits: the [`encoder::Encoder`] seam and the ONNX path behind it | [`encoder`], [`onnx`] |
+//! | ids to hidden states or logits: the [`encoder::Encoder`] seam, the native engine and the ONNX path behind it, and which of them a model gets | [`encoder`], [`native`], [`onnx`], `engine` |
 //! | which sequences run together | [`batch`] |
 //! | (query, passage) to a logit | [`CrossEncoder`] |
 //! | text to a unit vector | [`BiEncoder`] |
@@ -20,11 +20,13 @@ pub mod catalogue;
 mod cross_encoder;
 mod describe;
 mod digest;
+mod engine;
 pub mod encoder;
 mod error;
 mod folder;
 mod golden;
 mod loaded;
+pub mod native;
 pub mod onnx;
 pub mod pull;
 pub mod spec;

@@ -3,8 +3,8 @@
 use topshelf_core::ModelIdentity;
 
 use crate::encoder::{Encoder, Output};
+use crate::engine;
 use crate::error::{ModelError, Result};
-use crate::onnx::{OnnxEncoder, default_threads};
 use crate::spec::{Family, ModelFolder, ModelSpec};
 use crate::tokenise::TextTokenizer;
 
@@ -21,8 +21,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`ModelError::WrongFamily`], and what [`TextTokenizer::load`] and [`OnnxEncoder::load`]
-    /// refuse.
+    /// [`ModelError::WrongFamily`], and what [`TextTokenizer::load`] and [`engine::open`] refuse.
     pub(crate) fn open(folder: &ModelFolder, wanted: Family) -> Result<Self> {
         let spec = folder.spec.clone();
         if spec.family != wanted {
@@ -32,10 +31,13 @@ impl Loaded {
                 wanted: wanted.to_string(),
             });
         }
-        let identity =
-            ModelIdentity { name: spec.name.clone(), fingerprint: folder.fingerprint.clone() };
         let tokenizer = TextTokenizer::load(folder)?;
-        let encoder = Box::new(OnnxEncoder::load(folder, default_threads())?);
+        let encoder = engine::open(folder)?;
+        let identity = ModelIdentity {
+            name: spec.name.clone(),
+            fingerprint: folder.fingerprint.clone(),
+            engine: encoder.engine().to_owned(),
+        };
         Ok(Self { spec, identity, tokenizer, encoder })
     }
 

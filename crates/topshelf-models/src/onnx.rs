@@ -104,7 +104,7 @@ impl OnnxEncoder {
     /// [`ModelError::Unsupported`] if it has operators, inputs or outputs that cannot be served.
     pub fn load(folder: &ModelFolder, threads: usize) -> Result<Self> {
         let threads = threads.max(1);
-        let path = folder.file("model.onnx");
+        let path = folder.weights();
         let name = folder.spec.name.clone();
         let model = load_model(&path, folder)?;
         let unsupported = |reason: String| {

@@ -10,6 +10,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// What a model's weights are called, by format.
+pub const WEIGHTS: [&str; 2] = ["model.onnx", "model.safetensors"];
+
+/// The name of weights that lie under this path.
+pub(crate) fn weights_name(path: &str) -> &'static str {
+    if path.ends_with(".safetensors") { WEIGHTS[1] } else { WEIGHTS[0] }
+}
+
 /// The three families of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -45,7 +53,8 @@ pub enum Pooling {
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSpec {
-    /// What it is called: `model.onnx` for the weights, `tokenizer.json` for the tokenizer.
+    /// What it is called: `model.onnx` or `model.safetensors` for the weights, `tokenizer.json`
+    /// for the tokenizer.
     pub name: String,
     /// Where it lies in the model's folder, if not under its name: a user's folder may keep its
     /// weights as `onnx/model_quantized.onnx`.
@@ -171,7 +180,11 @@ pub struct ModelSpec {
     /// What is written before a passage.
     #[serde(default)]
     pub passage_prefix: String,
-    /// The files: `model.onnx` and `tokenizer.json` at least.
+    /// The model's `config.json`, or the part of it that the native engine reads. Without it a
+    /// model runs on the ONNX runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
+    /// The files: `model.onnx` or `model.safetensors`, and `tokenizer.json` at least.
     pub files: Vec<FileSpec>,
     /// Where they can be had, preferred first.
     #[serde(default)]
@@ -201,6 +214,13 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
+    /// The path of the weights, by whose ending their format is told.
+    pub fn weights(&self) -> PathBuf {
+        let is_weights = |file: &&FileSpec| WEIGHTS.contains(&file.name.as_str());
+        let name = self.spec.files.iter().find(is_weights).map_or(WEIGHTS[0], |file| &file.name);
+        self.file(name)
+    }
+
     /// The path of the file with that name.
     pub fn file(&self, name: &str) -> PathBuf {
         let known = self.spec.files.iter().find(|file| file.name == name);

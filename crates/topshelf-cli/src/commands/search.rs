@@ -177,9 +177,10 @@ fn report(answer: &Answer) -> String {
     match &report.reranker {
         Some(ran) => {
             let what = format!(
-                "{} ({}…): {} pairs, {} cut, {} failed",
+                "{} ({}…) on {}: {} pairs, {} cut, {} failed",
                 ran.model,
                 ran.fingerprint.chars().take(12).collect::<String>(),
+                ran.engine,
                 ran.pairs,
                 ran.truncated.len(),
                 ran.failed.len()

@@ -18,9 +18,8 @@ use super::{Failure, HubSettings, PullProgress, write_error, wrong_sum};
 use crate::describe::{self, Description};
 use crate::digest;
 use crate::error::ModelError;
-use crate::spec::{Family, FileSpec, HubSource, ModelSpec, SourceSpec};
+use crate::spec::{Family, FileSpec, HubSource, ModelSpec, SourceSpec, weights_name};
 
-const WEIGHTS: &str = "model.onnx";
 const TOKENIZER: &str = "tokenizer.json";
 
 /// The branch that is meant where none is named.
@@ -129,7 +128,7 @@ impl<'a> Hub<'a> {
         let bi_encoder = family == Family::BiEncoder;
         let pooling = if bi_encoder { Some(description.pooling().map_err(refuse)?) } else { None };
 
-        let mut wanted = vec![(weights.to_owned(), WEIGHTS.to_owned())];
+        let mut wanted = vec![(weights.to_owned(), weights_name(weights).to_owned())];
         for ending in describe::EXTERNAL_DATA {
             let path = format!("{weights}{ending}");
             if has(&path) {
@@ -161,6 +160,7 @@ impl<'a> Hub<'a> {
             pooling,
             query_prefix: description.query_prefix(),
             passage_prefix: description.passage_prefix(),
+            config: description.config(),
             files,
             sources: vec![SourceSpec::Hub(source)],
             golden: Vec::new(),
