@@ -35,3 +35,7 @@ slow:
 fix:
     cargo fmt --all
     taplo fmt
+
+# Topshelf and its peers on this machine; options go through: `just compare --quick`.
+compare *options:
+    python3 bench/compare/compare.py {{options}}
