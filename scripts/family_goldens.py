@@ -113,15 +113,13 @@ MODERNBERT_4 = {
 }
 
 
-def deberta(**more):
-    """As the published DeBERTas: relative positions only, no token types."""
-    relative = {"relative_attention": True, "position_biased_input": False, "type_vocab_size": 0}
-    return sizes(32, 3, 4, 56, hidden_act="gelu", layer_norm_eps=1e-7) | relative | more
-
-
 def deberta_v2(**more):
-    """As DeBERTa-v3 and the mxbai rerankers, with fewer buckets."""
+    """As DeBERTa-v3 and the mxbai rerankers, with fewer buckets: relative positions only, no
+    token types."""
     positions = {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "type_vocab_size": 0,
         "max_position_embeddings": 512,
         "max_relative_positions": -1,
         "position_buckets": 8,
@@ -129,7 +127,7 @@ def deberta_v2(**more):
         "norm_rel_ebd": "layer_norm",
         "share_att_key": True,
     }
-    return deberta(**(positions | more))
+    return sizes(32, 3, 4, 56, hidden_act="gelu", layer_norm_eps=1e-7) | positions | more
 
 
 ROBERTA = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
@@ -194,10 +192,6 @@ MODELS = {
     "deberta-v2-separate-cross": Model(
         transformers.DebertaV2ForSequenceClassification,
         deberta_v2(share_att_key=False, position_buckets=16, max_relative_positions=40),
-    ),
-    "deberta-v1-cross": Model(
-        transformers.DebertaForSequenceClassification,
-        deberta(pos_att_type=["c2p", "p2c"], max_relative_positions=48),
     ),
 }
 

@@ -18,6 +18,7 @@ use topshelf_core::{EmbedKind, Embedder, Error as CoreError, ModelIdentity, Quer
 
 use crate::batch;
 use crate::encoder::{Output, Sequence};
+use crate::engine::Settings;
 use crate::error::{ModelError, Result};
 use crate::golden;
 use crate::loaded::Loaded;
@@ -69,9 +70,19 @@ impl BiEncoder {
     ///
     /// [`ModelError::WrongFamily`] if it is no bi-encoder; [`ModelError::Damaged`],
     /// [`ModelError::Unsupported`] and [`ModelError::Io`] if its files cannot be used;
-    /// [`ModelError::Golden`] if it does not give its golden scores.
+    /// [`ModelError::Golden`] if it does not give its golden scores;
+    /// [`ModelError::Setting`] for an environment variable whose value means nothing.
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let model = Loaded::open(folder, Family::BiEncoder)?;
+        Self::from_folder_with(folder, Settings::from_env()?)
+    }
+
+    /// The model in that folder, on that engine, whatever the environment says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_folder`].
+    pub fn from_folder_with(folder: &ModelFolder, settings: Settings) -> Result<Self> {
+        let model = Loaded::open(folder, Family::BiEncoder, settings)?;
         let dimension = model.width(folder, Output::Hidden, folder.spec.dimension)?;
         let worker = Worker::start(&model.spec.name)?;
         let own = Self { model: Arc::new(model), worker: Arc::new(worker), dimension };

@@ -21,11 +21,13 @@ use topshelf_core::{
 
 use crate::batch;
 use crate::encoder::Output;
+use crate::engine::Settings;
 use crate::error::Result;
 use crate::golden;
 use crate::loaded::Loaded;
 use crate::spec::{Family, ModelFolder};
 use crate::store::Store;
+use crate::token_cache::TokenCacheCounts;
 use crate::worker::{Ticket, Worker};
 
 /// The name of this stage in errors.
@@ -137,9 +139,19 @@ impl CrossEncoder {
     /// [`crate::ModelError::WrongFamily`] if it is no cross-encoder;
     /// [`crate::ModelError::Damaged`], [`crate::ModelError::Unsupported`] and
     /// [`crate::ModelError::Io`] if its files cannot be used;
-    /// [`crate::ModelError::Golden`] if it does not give its golden scores.
+    /// [`crate::ModelError::Golden`] if it does not give its golden scores;
+    /// [`crate::ModelError::Setting`] for an environment variable whose value means nothing.
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let model = Loaded::open(folder, Family::CrossEncoder)?;
+        Self::from_folder_with(folder, Settings::from_env()?)
+    }
+
+    /// The model in that folder, on that engine, whatever the environment says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_folder`].
+    pub fn from_folder_with(folder: &ModelFolder, settings: Settings) -> Result<Self> {
+        let model = Loaded::open(folder, Family::CrossEncoder, settings)?;
         model.width(folder, Output::Logits, Some(1))?;
         let worker = Worker::start(&model.spec.name)?;
         let own = Self { model: Arc::new(model), worker: Arc::new(worker) };
@@ -204,6 +216,11 @@ impl CrossEncoder {
         self.model.tokenizer.max_tokens()
     }
 
+    /// How often a document's tokens were still there from an earlier call.
+    pub fn token_cache(&self) -> TokenCacheCounts {
+        self.model.tokenizer.cache_counts()
+    }
+
     fn all_or_nothing(&self, pairs: Pairs) -> Result<Vec<Scored>> {
         let model = Arc::clone(&self.model);
         let outcomes = self.worker.run_blocking(move |ticket| score(&model, &pairs, ticket))?;
@@ -226,7 +243,7 @@ fn score(
 ) -> Result<Vec<std::result::Result<Scored, PassageFailure>>> {
     let queries =
         model.tokenizer.tokenise_all(&pairs.queries).into_iter().collect::<Result<Vec<_>>>()?;
-    let documents = model.tokenizer.tokenise_all(&pairs.documents);
+    let documents = model.tokenizer.tokenise_documents(&pairs.documents);
 
     let mut outcomes: Vec<std::result::Result<Scored, PassageFailure>> =
         Vec::with_capacity(pairs.places.len());
@@ -361,7 +378,11 @@ mod tests {
         let folder =
             ModelFolder { spec: spec.clone(), dir: dir.path().into(), fingerprint: String::new() };
         let model = Loaded {
-            identity: ModelIdentity { name: spec.name.clone(), fingerprint: String::new(), engine: String::new() },
+            identity: ModelIdentity {
+                name: spec.name.clone(),
+                fingerprint: String::new(),
+                engine: String::new(),
+            },
             spec,
             tokenizer: TextTokenizer::load(&folder).unwrap(),
             encoder: Box::new(encoder),

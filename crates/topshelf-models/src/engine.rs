@@ -7,6 +7,9 @@
 //! | `TOPSHELF_PRECISION` | `int8`, `bf16`, `f32`: of the native engine | `int8` |
 //!
 //! Falling back is told: the name of the engine, which every answer carries, ends with the reason.
+//!
+//! The variables are read when a model is loaded; [`Settings`] of the caller's own stand for them,
+//! for programs that put several engines side by side.
 
 use crate::encoder::{Encoder, Output, TokenBatch};
 use crate::error::{ModelError, Result};
@@ -20,31 +23,57 @@ const ENGINE_VARIABLE: &str = "TOPSHELF_ENGINE";
 /// Sets the precision of the native engine.
 const PRECISION_VARIABLE: &str = "TOPSHELF_PRECISION";
 
-#[derive(Clone, Copy, PartialEq)]
-enum Choice {
+/// Which engine may run a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The native engine alone.
     Native,
+    /// The ONNX runtime alone.
     Onnx,
+    /// The native engine if it can, else the ONNX runtime.
     Either,
+}
+
+/// How a model is to be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// On which engine.
+    pub engine: Choice,
+    /// The precision of the native engine; the ONNX runtime takes what is in the file.
+    pub precision: Precision,
+    /// On how many threads; 0 counts as 1.
+    pub threads: usize,
+}
+
+impl Settings {
+    /// What the environment says.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Setting`] for a variable whose value means nothing.
+    pub fn from_env() -> Result<Self> {
+        let engine = setting(ENGINE_VARIABLE, "native, onnx", |value| match value {
+            "" => Some(Choice::Either),
+            "native" => Some(Choice::Native),
+            "onnx" => Some(Choice::Onnx),
+            _ => None,
+        })?;
+        let precision = setting(PRECISION_VARIABLE, "int8, bf16, f32", |value| match value {
+            "" => Some(Precision::default()),
+            other => Precision::named(other),
+        })?;
+        Ok(Self { engine, precision, threads: default_threads() })
+    }
 }
 
 /// Loads the model's weights into the engine that it gets.
 ///
 /// # Errors
 ///
-/// [`ModelError::Setting`] for a variable that means nothing, [`ModelError::Unsupported`] if no
-/// engine, or not the forced one, can run the model, and what [`OnnxEncoder::load`] says.
-pub(crate) fn open(folder: &ModelFolder) -> Result<Box<dyn Encoder>> {
-    let choice = setting(ENGINE_VARIABLE, "native, onnx", |value| match value {
-        "" => Some(Choice::Either),
-        "native" => Some(Choice::Native),
-        "onnx" => Some(Choice::Onnx),
-        _ => None,
-    })?;
-    let precision = setting(PRECISION_VARIABLE, "int8, bf16, f32", |value| match value {
-        "" => Some(Precision::default()),
-        other => Precision::named(other),
-    })?;
-    let threads = default_threads();
+/// [`ModelError::Unsupported`] if no engine, or not the forced one, can run the model, and what
+/// [`OnnxEncoder::load`] says.
+pub fn open(folder: &ModelFolder, settings: Settings) -> Result<Box<dyn Encoder>> {
+    let Settings { engine: choice, precision, threads } = settings;
     let unsupported = |reason| ModelError::Unsupported { dir: folder.dir.clone(), reason };
     let is_onnx = folder.weights().extension().is_some_and(|ending| ending == "onnx");
     if choice == Choice::Onnx {
@@ -68,7 +97,7 @@ pub(crate) fn open(folder: &ModelFolder) -> Result<Box<dyn Encoder>> {
 }
 
 /// The meaning of a variable's value; unset is empty.
-fn setting<T>(
+pub(crate) fn setting<T>(
     variable: &'static str,
     known: &'static str,
     read: impl Fn(&str) -> Option<T>,

@@ -7,8 +7,8 @@
 //! | the models that Topshelf knows by name | [`catalogue`] |
 //! | a model in a folder of the user's | `folder`, `describe` |
 //! | where model files lie on disk, pulling and verifying them | [`store`], [`pull`] |
-//! | text to ids, pairs, truncation | [`tokenise`] |
-//! | ids to hidden states or logits: the [`encoder::Encoder`] seam, the native engine and the ONNX path behind it, and which of them a model gets | [`encoder`], [`native`], [`onnx`], `engine` |
+//! | text to ids, pairs, truncation; tokens that are kept | [`tokenise`], `token_cache` |
+//! | ids to hidden states or logits: the [`encoder::Encoder`] seam, the native engine and the ONNX path behind it, and which of them a model gets | [`encoder`], [`native`], [`onnx`], [`engine`] |
 //! | which sequences run together | [`batch`] |
 //! | (query, passage) to a logit | [`CrossEncoder`] |
 //! | text to a unit vector | [`BiEncoder`] |
@@ -20,8 +20,8 @@ pub mod catalogue;
 mod cross_encoder;
 mod describe;
 mod digest;
-mod engine;
 pub mod encoder;
+pub mod engine;
 mod error;
 mod folder;
 mod golden;
@@ -31,6 +31,7 @@ pub mod onnx;
 pub mod pull;
 pub mod spec;
 pub mod store;
+mod token_cache;
 pub mod tokenise;
 pub mod worker;
 
@@ -40,4 +41,5 @@ pub use cross_encoder::{CrossEncoder, Ranked, Scored};
 pub use error::{ModelError, Result};
 pub use spec::{Family, ModelFolder, ModelSpec, Pooling};
 pub use store::Store;
+pub use token_cache::TokenCacheCounts;
 pub use topshelf_kernels::{Isa, IsaError};

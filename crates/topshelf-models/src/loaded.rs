@@ -3,7 +3,7 @@
 use topshelf_core::ModelIdentity;
 
 use crate::encoder::{Encoder, Output};
-use crate::engine;
+use crate::engine::{self, Settings};
 use crate::error::{ModelError, Result};
 use crate::spec::{Family, ModelFolder, ModelSpec};
 use crate::tokenise::TextTokenizer;
@@ -22,7 +22,7 @@ impl Loaded {
     /// # Errors
     ///
     /// [`ModelError::WrongFamily`], and what [`TextTokenizer::load`] and [`engine::open`] refuse.
-    pub(crate) fn open(folder: &ModelFolder, wanted: Family) -> Result<Self> {
+    pub(crate) fn open(folder: &ModelFolder, wanted: Family, settings: Settings) -> Result<Self> {
         let spec = folder.spec.clone();
         if spec.family != wanted {
             return Err(ModelError::WrongFamily {
@@ -31,8 +31,8 @@ impl Loaded {
                 wanted: wanted.to_string(),
             });
         }
-        let tokenizer = TextTokenizer::load(folder)?;
-        let encoder = engine::open(folder)?;
+        let tokenizer = TextTokenizer::load(folder)?.with_threads(settings.threads);
+        let encoder = engine::open(folder, settings)?;
         let identity = ModelIdentity {
             name: spec.name.clone(),
             fingerprint: folder.fingerprint.clone(),

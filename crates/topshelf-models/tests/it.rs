@@ -1,11 +1,14 @@
 //! The model store and the models, used as a caller uses them.
 
 mod it {
+    mod allocations;
     mod environment;
     mod folder;
     mod inference;
+    mod native;
     mod pull_hub;
     mod pull_pip;
     mod store;
     mod support;
+    mod token_cache;
 }
