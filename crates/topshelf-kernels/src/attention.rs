@@ -16,13 +16,17 @@
 //! bits. Nor does it depend on how rows are cut into tiles.
 //!
 //! **Layout.** Keys come transposed, in blocks of 32: `block[head][dimension][key]`
-//! ([`pack_keys`]). Values are read as the product wrote them, row by row.
+//! ([`pack_keys`]). Values come head by head, `[head][key][dimension]` ([`pack_values`]): as the
+//! product writes them, a head's values lie whole rows apart, which is a power of two or close to
+//! one, and they would push each other out of the cache.
 
 #![allow(unsafe_code)]
 
-use crate::gemm::exp::exp;
-use crate::gemm::tile::tile;
+use crate::gemm::exp::exp2_of_nonpositive;
+use crate::gemm::tile::{cover, tile};
+use crate::gemm::{Target, lanes};
 use crate::isa::{Isa, Supported};
+use crate::rows::padded;
 use crate::simd::{self, LANES, Operation, Simd};
 
 /// Keys of a block.
@@ -43,10 +47,8 @@ pub struct Piece<'a> {
     pub keys: &'a [f32],
     /// From one block to the next.
     pub key_stride: usize,
-    /// Value j begins at `j * value_stride`; [`OVERREAD`] more floats follow the last one.
+    /// The values of this head from [`pack_values`]; [`OVERREAD`] more floats follow them.
     pub values: &'a [f32],
-    /// From one value to the next.
-    pub value_stride: usize,
 }
 
 /// Rows of queries of one head, all of one sequence.
@@ -87,18 +89,75 @@ pub const fn packed_keys_len(count: usize, hidden: usize) -> usize {
 ///
 /// If a slice is too short.
 pub fn pack_keys(rows: &[f32], stride: usize, count: usize, hidden: usize, blocks: &mut [f32]) {
-    for (b, block) in
-        blocks[..packed_keys_len(count, hidden)].chunks_exact_mut(BLOCK * hidden).enumerate()
-    {
-        let in_block = BLOCK.min(count - b * BLOCK);
-        if in_block < BLOCK {
-            block.fill(0.0);
-        }
-        for j in 0..in_block {
-            let row = &rows[(b * BLOCK + j) * stride..][..hidden];
-            for (place, &value) in block[j..].iter_mut().step_by(BLOCK).zip(row) {
-                *place = value;
+    let blocks = &mut blocks[..packed_keys_len(count, hidden)];
+    assert!(count == 0 || rows.len() >= (count - 1) * stride + hidden, "keys");
+    simd::run(Supported::detected(), PackKeys { rows, stride, count, hidden, blocks });
+}
+
+struct PackKeys<'a> {
+    rows: &'a [f32],
+    stride: usize,
+    count: usize,
+    hidden: usize,
+    blocks: &'a mut [f32],
+}
+
+impl Operation for PackKeys<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { rows, stride, count, hidden, blocks } = self;
+        let zero = s.splat(0.0);
+        for (b, block) in blocks.chunks_exact_mut(BLOCK * hidden).enumerate() {
+            for half in (0..BLOCK).step_by(LANES) {
+                let first = b * BLOCK + half;
+                let mut keys: [&[f32]; LANES] = [&[]; LANES];
+                for (j, key) in (first..count).zip(&mut keys) {
+                    *key = &rows[j * stride..][..hidden];
+                }
+                for d in (0..hidden).step_by(LANES) {
+                    let mut square = [zero; LANES];
+                    for (row, key) in square.iter_mut().zip(keys) {
+                        *row = match key.get(d..) {
+                            Some([]) | None => zero,
+                            Some(rest) => match rest.first_chunk() {
+                                Some(whole) => s.load(whole),
+                                None => padded(s, rest, 0.0),
+                            },
+                        };
+                    }
+                    let columns = s.transpose(square);
+                    for (i, &column) in columns.iter().enumerate().take(hidden - d) {
+                        let place = &mut block[(d + i) * BLOCK + half..][..LANES];
+                        s.store(column, place.try_into().expect("sixteen keys"));
+                    }
+                }
             }
+        }
+    }
+}
+
+/// Sorts the values `keys` of a piece by head, `out[head][key][dimension]`: `rows` holds these
+/// values, the first at `rows[0]`, all heads side by side in each; `out` those of the whole piece.
+///
+/// # Panics
+///
+/// If a slice is too short.
+pub fn pack_values(
+    rows: &[f32],
+    stride: usize,
+    keys: std::ops::Range<usize>,
+    (heads, dimension): (usize, usize),
+    out: &mut [f32],
+) {
+    if heads * dimension == 0 {
+        return;
+    }
+    let count = out.len() / (heads * dimension);
+    for (row, j) in rows.chunks(stride).zip(keys) {
+        for (head, value) in row[..heads * dimension].chunks_exact(dimension).enumerate() {
+            out[(head * count + j) * dimension..][..dimension].copy_from_slice(value);
         }
     }
 }
@@ -165,8 +224,7 @@ fn on(
         );
         assert!(
             piece.count == 0
-                || piece.values.len()
-                    >= (piece.count - 1) * piece.value_stride + dimension + OVERREAD,
+                || piece.values.len() >= piece.count * dimension + OVERREAD,
             "values for each key, and what is read beyond them"
         );
     }
@@ -188,31 +246,16 @@ impl Operation for Attend<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let mut row = 0;
-        macro_rules! tiles {
-            ($rows:literal, $units:literal) => {
-                while row + $rows <= self.queries.count {
-                    self.rows::<S, $rows, $units>(s, row);
-                    row += $rows;
-                }
-            };
-        }
         match S::TILE_F32 {
-            (12, 2) => {
-                tiles!(12, 2);
-                tiles!(6, 2);
-                tiles!(3, 2);
-                tiles!(1, 2);
-            }
-            (6, 1) => {
-                tiles!(6, 1);
-                tiles!(3, 1);
-                tiles!(1, 1);
-            }
-            _ => {
-                tiles!(4, 1);
-                tiles!(1, 1);
-            }
+            (12, 2) => cover!(self.queries.count, [1, 2, 4, 6, 8, 12], |row, ROWS| {
+                self.rows::<S, ROWS, 2>(s, row);
+            }),
+            (6, 1) => cover!(self.queries.count, [1, 2, 4, 6], |row, ROWS| {
+                self.rows::<S, ROWS, 1>(s, row);
+            }),
+            _ => cover!(self.queries.count, [1, 2, 4], |row, ROWS| {
+                self.rows::<S, ROWS, 1>(s, row);
+            }),
         }
     }
 }
@@ -224,9 +267,8 @@ impl Attend<'_> {
         let seen = self.seen(row, row + ROWS);
         self.scores::<S, ROWS, UNITS>(s, row, seen.clone());
         let stride = self.keys.next_multiple_of(BLOCK);
-        let mut inverse = [0.0; ROWS];
-        for (r, inverse) in inverse.iter_mut().enumerate() {
-            let of_row = self.seen(row + r, row + r + 1);
+        for r in 0..ROWS {
+            let seen_by_row = self.seen(row + r, row + r + 1);
             let scores = &mut self.scratch[r * stride..][..stride];
             if let Some(bias) = self.queries.bias {
                 let bias = &bias[(row + r) * self.keys..][..self.keys];
@@ -234,9 +276,51 @@ impl Attend<'_> {
                     *score += bias;
                 }
             }
-            *inverse = 1.0 / softmax(s, scores, seen.clone(), of_row, self.queries.scale);
+            hide(s, scores, &seen, &seen_by_row);
         }
+        let inverse = self.softmax::<S, ROWS>(s, &seen);
         self.weighted_sum::<S, ROWS, UNITS>(s, row, seen, inverse);
+    }
+
+    /// Replaces the scores of `ROWS` rows by exp(c·(score - max)); answers 1 / their sums.
+    #[inline(always)]
+    fn softmax<S: Simd, const ROWS: usize>(
+        &mut self,
+        s: S,
+        seen: &std::ops::Range<usize>,
+    ) -> [f32; ROWS] {
+        let stride = self.keys.next_multiple_of(BLOCK);
+        let chunks = vectors(seen);
+        assert!(ROWS * stride <= self.scratch.len() && chunks.end * LANES <= stride, "scratch");
+        let scores = self.scratch.as_mut_ptr();
+        // Row by row within each step, so that one row's arithmetic does not wait for another's.
+        let mut max = [s.splat(f32::NEG_INFINITY); ROWS];
+        for chunk in chunks.clone() {
+            for (r, max) in max.iter_mut().enumerate() {
+                // SAFETY: asserted above.
+                let values = unsafe { &*scores.add(r * stride + chunk * LANES).cast() };
+                *max = s.max(*max, s.load(values));
+            }
+        }
+        // exp(c·(x - max)) = 2^(a·x - a·max) with a = c·log₂ e.
+        let scale = self.queries.scale * std::f32::consts::LOG2_E;
+        let mut sums = [1.0; LANES];
+        for (r, max) in max.into_iter().enumerate() {
+            let shift = s.splat(-scale * s.largest(max));
+            let mut sum = s.splat(0.0);
+            for chunk in chunks.clone() {
+                // SAFETY: asserted above.
+                let values = unsafe { &mut *scores.add(r * stride + chunk * LANES).cast() };
+                let value = s.fma(s.load(values), s.splat(scale), shift);
+                let value = exp2_of_nonpositive(s, value);
+                s.store(value, values);
+                sum = s.add(sum, value);
+            }
+            sums[r] = s.sum(sum);
+        }
+        let mut inverse = [0.0; LANES];
+        s.store(s.div(s.splat(1.0), s.load(&sums)), &mut inverse);
+        *inverse.first_chunk().expect("at most sixteen rows")
     }
 
     /// The keys that the rows `from..to` see.
@@ -277,11 +361,12 @@ impl Attend<'_> {
                         let zero = [[s.splat(0.0); UNITS]; ROWS];
                         tile::<S, ROWS, UNITS>(s, (q, q_stride), (k, BLOCK), dimension, zero)
                     };
+                    let first = first + unit * LANES;
+                    let target = Target::new(self.scratch, first, stride, (ROWS, stride));
                     for (r, sums) in sums.iter().enumerate() {
                         for (u, &sum) in sums.iter().enumerate() {
-                            let at = r * stride + first + (unit + u) * LANES;
-                            let place = &mut self.scratch[at..at + LANES];
-                            s.store(sum, place.try_into().expect("sixteen scores"));
+                            // SAFETY: `target` was made for so many rows.
+                            unsafe { target.store(s, r, u, sum) };
                         }
                     }
                 }
@@ -321,6 +406,7 @@ impl Attend<'_> {
         stride: usize,
         seen: &std::ops::Range<usize>,
     ) -> [[S::F; UNITS]; ROWS] {
+        let dimension = self.queries.dimension;
         let mut sums = [[s.splat(0.0); UNITS]; ROWS];
         let mut base = 0;
         for piece in self.pieces {
@@ -330,8 +416,8 @@ impl Attend<'_> {
             // that values can be read up to `OVERREAD` beyond their end.
             unsafe {
                 let p = self.scratch.as_ptr().add(from);
-                let v = piece.values.as_ptr().wrapping_add((from - base) * piece.value_stride + column);
-                sums = tile::<S, ROWS, UNITS>(s, (p, stride), (v, piece.value_stride), to - from, sums);
+                let v = piece.values.as_ptr().wrapping_add((from - base) * dimension + column);
+                sums = tile::<S, ROWS, UNITS>(s, (p, stride), (v, dimension), to - from, sums);
             }
             base += piece.count;
         }
@@ -347,59 +433,59 @@ impl Attend<'_> {
         sums: &[[S::F; UNITS]; ROWS],
         inverse: [f32; ROWS],
     ) {
-        for (r, sums) in sums.iter().enumerate() {
-            let out = &mut self.out[(row + r) * self.out_stride..];
+        let start = row * self.out_stride + column;
+        let end = row * self.out_stride + self.queries.dimension;
+        let target = Target::new(self.out, start, end, (ROWS, self.out_stride));
+        for (r, (sums, inverse)) in sums.iter().zip(inverse).enumerate() {
             for (u, &sum) in sums.iter().enumerate() {
-                let value = s.mul(sum, s.splat(inverse[r]));
-                let first = column + u * LANES;
-                crate::gemm::store_part(s, value, out, first, self.queries.dimension);
+                // SAFETY: `target` was made for so many rows.
+                unsafe { target.store(s, r, u, s.mul(sum, s.splat(inverse))) };
             }
         }
     }
 }
 
-/// Replaces the scores of the keys `row` by exp(c·(score - max)) and those of the other keys of
-/// `tile` by 0; answers the sum, of sixteen partial sums.
+/// The vectors that hold these elements.
 #[inline(always)]
-fn softmax<S: Simd>(
+fn vectors(elements: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    elements.start / LANES..elements.end.div_ceil(LANES)
+}
+
+/// -∞ sixteen times, 0 sixteen times, -∞ sixteen times: what is added to a vector that is seen in
+/// part.
+const EDGES: [f32; 3 * LANES] = {
+    let mut edges = [f32::NEG_INFINITY; 3 * LANES];
+    let mut i = LANES;
+    while i < 2 * LANES {
+        edges[i] = 0.0;
+        i += 1;
+    }
+    edges
+};
+
+/// Makes the scores of the keys that the tile sees, but not this row, -∞.
+#[inline(always)]
+fn hide<S: Simd>(
     s: S,
     scores: &mut [f32],
-    tile: std::ops::Range<usize>,
-    row: std::ops::Range<usize>,
-    scale: f32,
-) -> f32 {
-    let chunks = tile.start / LANES..tile.end.div_ceil(LANES);
-    let scores = &mut scores.as_chunks_mut::<LANES>().0[chunks.clone()];
-    let whole = |c: usize| {
-        let first = (chunks.start + c) * LANES;
-        first >= row.start && first + LANES <= row.end
-    };
-    let outside = |c: usize, i: usize| !row.contains(&((chunks.start + c) * LANES + i));
-    let mut max = s.splat(f32::NEG_INFINITY);
-    for (c, chunk) in scores.iter_mut().enumerate() {
-        if !whole(c) {
-            for (i, score) in chunk.iter_mut().enumerate() {
-                if outside(c, i) {
-                    *score = f32::NEG_INFINITY;
-                }
-            }
-        }
-        max = s.max(max, s.load(chunk));
+    tile: &std::ops::Range<usize>,
+    row: &std::ops::Range<usize>,
+) {
+    let scores = scores.as_chunks_mut::<LANES>().0;
+    let (all, seen) = (vectors(tile), vectors(row));
+    for chunk in (all.start..seen.start).chain(seen.end..all.end) {
+        scores[chunk] = [f32::NEG_INFINITY; LANES];
     }
-    let shift = s.splat(s.largest(max));
-    let scale = s.splat(scale);
-    let mut sum = s.splat(0.0);
-    for (c, chunk) in scores.iter_mut().enumerate() {
-        let value = exp(s, s.mul(s.sub(s.load(chunk), shift), scale));
-        s.store(value, chunk);
-        if !whole(c) {
-            for (i, score) in chunk.iter_mut().enumerate() {
-                if outside(c, i) {
-                    *score = 0.0;
-                }
-            }
-        }
-        sum = s.add(sum, s.load(chunk));
+    let before = row.start % LANES;
+    if before > 0 {
+        let edge = lanes(&EDGES, LANES - before);
+        let first = &mut scores[seen.start];
+        s.store(s.add(s.load(first), s.load(edge)), first);
     }
-    s.sum(sum)
+    let within = row.end % LANES;
+    if within > 0 {
+        let edge = lanes(&EDGES, 2 * LANES - within);
+        let last = &mut scores[seen.end - 1];
+        s.store(s.add(s.load(last), s.load(edge)), last);
+    }
 }

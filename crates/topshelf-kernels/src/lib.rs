@@ -33,6 +33,7 @@ pub mod gemm;
 pub mod isa;
 pub mod mapped;
 pub mod norm;
+mod prefetch;
 pub mod quantise;
 pub mod rows;
 pub mod scan;

@@ -1,8 +1,8 @@
 //! What happens to one row of hidden states between two matrix products: layer norm, and rounding
 //! to the type that the next product reads.
 //!
-//! Sums over a row are sixteen partial sums (element i goes to sum i mod 16), added up
-//! 16 → 8 → 4 → 2 → 1.
+//! Sums over a row are 64 partial sums ([`CHAINS`] vectors of sixteen), added up vector to vector
+//! and then 16 → 8 → 4 → 2 → 1.
 
 use crate::isa::{Isa, Supported};
 use crate::simd::{self, LANES, Operation, Simd};
@@ -71,44 +71,90 @@ impl Operation for LayerNorm<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { row, residual, weight, bias, epsilon } = self;
         let length = row.len() as f32;
-        let mut sum = s.splat(0.0);
-        for first in (0..row.len()).step_by(LANES) {
-            let mut x = part(s, row, first, 0.0);
-            if !residual.is_empty() {
-                x = s.add(x, part(s, residual, first, 0.0));
-                crate::gemm::store_part(s, x, row, first, row.len());
+        if !residual.is_empty() {
+            let (chunks, tail) = row.as_chunks_mut::<LANES>();
+            let (others, other_tail) = residual.as_chunks::<LANES>();
+            for (chunk, other) in chunks.iter_mut().zip(others) {
+                s.store(s.add(s.load(chunk), s.load(other)), chunk);
             }
-            sum = s.add(sum, x);
+            for (x, other) in tail.iter_mut().zip(other_tail) {
+                *x += other;
+            }
         }
-        let mean = s.sum(sum) / length;
-        let mut squares = s.splat(0.0);
-        for first in (0..row.len()).step_by(LANES) {
-            let centred = s.sub(part(s, row, first, mean), s.splat(mean));
-            squares = s.fma(centred, centred, squares);
+        let mut sums = [s.splat(0.0); CHAINS];
+        chains!(s, row, 0.0, |x, sum| *sum = s.add(*sum, x), sums);
+        let mean = s.sum(total(s, sums)) / length;
+        let centre = s.splat(mean);
+        let mut squares = [s.splat(0.0); CHAINS];
+        chains!(s, row, mean, |x, sum| {
+            let centred = s.sub(x, centre);
+            *sum = s.fma(centred, centred, *sum);
+        }, squares);
+        let deviation = (s.sum(total(s, squares)) / length + epsilon).sqrt();
+        let inverse = s.splat(1.0 / deviation);
+        let (chunks, tail) = row.as_chunks_mut::<LANES>();
+        let (weights, weight_tail) = weight.as_chunks::<LANES>();
+        let (biases, bias_tail) = bias.as_chunks::<LANES>();
+        for (i, (chunk, weight)) in chunks.iter_mut().zip(weights).enumerate() {
+            let normal = s.mul(s.sub(s.load(chunk), centre), inverse);
+            let shift = biases.get(i).map_or(s.splat(0.0), |bias| s.load(bias));
+            s.store(s.fma(normal, s.load(weight), shift), chunk);
         }
-        let deviation = (s.sum(squares) / length + epsilon).sqrt();
-        let (mean, inverse) = (s.splat(mean), s.splat(1.0 / deviation));
-        for first in (0..row.len()).step_by(LANES) {
-            let normal = s.mul(s.sub(part(s, row, first, 0.0), mean), inverse);
-            let shift =
-                if bias.is_empty() { s.splat(0.0) } else { part(s, bias, first, 0.0) };
-            let value = s.fma(normal, part(s, weight, first, 0.0), shift);
-            crate::gemm::store_part(s, value, row, first, row.len());
+        if !tail.is_empty() {
+            let normal = s.mul(s.sub(padded(s, tail, 0.0), centre), inverse);
+            let shift = padded(s, bias_tail, 0.0);
+            let value = s.fma(normal, padded(s, weight_tail, 0.0), shift);
+            let mut out = [0.0; LANES];
+            s.store(value, &mut out);
+            tail.copy_from_slice(&out[..tail.len()]);
         }
     }
 }
 
-/// Sixteen elements from `first` on; `fill` where the row is over.
-#[inline(always)]
-fn part<S: Simd>(s: S, row: &[f32], first: usize, fill: f32) -> S::F {
-    match row[first..].first_chunk::<LANES>() {
-        Some(whole) => s.load(whole),
-        None => {
-            let mut padded = [fill; LANES];
-            padded[..row.len() - first].copy_from_slice(&row[first..]);
-            s.load(&padded)
+/// Sums of a row are collected in so many vectors, since each step of a sum waits for the one
+/// before it: vectors 0, 4, 8, ... go to the first, 1, 5, 9, ... to the second, and so on; those
+/// that do not fill up a round, to the first.
+const CHAINS: usize = 4;
+
+/// Takes each vector of the row, the last one filled up with `$fill`, to its chain.
+macro_rules! chains {
+    ($s:ident, $row:expr, $fill:expr, |$x:ident, $chain:ident| $step:expr, $chains:ident) => {{
+        let (rounds, rest) = $row.as_chunks::<{ CHAINS * LANES }>();
+        for round in rounds {
+            for (i, chunk) in round.as_chunks::<LANES>().0.iter().enumerate() {
+                let $x = $s.load(chunk);
+                let $chain = &mut $chains[i];
+                $step;
+            }
         }
-    }
+        let (chunks, tail) = rest.as_chunks::<LANES>();
+        for chunk in chunks {
+            let $x = $s.load(chunk);
+            let $chain = &mut $chains[0];
+            $step;
+        }
+        if !tail.is_empty() {
+            let $x = padded($s, tail, $fill);
+            let $chain = &mut $chains[0];
+            $step;
+        }
+    }};
+}
+use chains;
+
+/// The chains added up.
+#[inline(always)]
+fn total<S: Simd>(s: S, chains: [S::F; CHAINS]) -> S::F {
+    let [a, b, c, d] = chains;
+    s.add(s.add(a, b), s.add(c, d))
+}
+
+/// Less than sixteen elements, filled up.
+#[inline(always)]
+pub(crate) fn padded<S: Simd>(s: S, part: &[f32], fill: f32) -> S::F {
+    let mut whole = [fill; LANES];
+    whole[..part.len()].copy_from_slice(part);
+    s.load(&whole)
 }
 
 /// Rounds a row to u8 with its own scale and zero point, as ONNX's DynamicQuantizeLinear does for
@@ -116,11 +162,12 @@ fn part<S: Simd>(s: S, row: &[f32], first: usize, fill: f32) -> S::F {
 ///
 /// ```text
 /// scale = (max(x, 0) - min(x, 0)) / 255      zero = round(-min(x, 0) / scale)
-/// code = clamp(round(x / scale) + zero, 0, 255)      x ≈ scale · (code - zero)
+/// code = clamp(round(x / scale + zero), 0, 255)      x ≈ scale · (code - zero)
 /// ```
 ///
 /// x / scale is computed as x · (1 / scale). Ties go to the even number. A row of zeros has scale
-/// and zero point 0. Answers (scale, zero).
+/// and zero point 0. The scale of a row with an infinity or NaN is NaN, and so is all that is
+/// computed with the row. Answers (scale, zero).
 ///
 /// # Panics
 ///
@@ -154,14 +201,21 @@ impl Operation for Quantise<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (f32, i32) {
         let Self { row, codes } = self;
-        let (mut lower, mut upper) = (s.splat(0.0), s.splat(0.0));
-        for first in (0..row.len()).step_by(LANES) {
-            let x = part(s, row, first, 0.0);
-            lower = s.min(lower, x);
-            upper = s.max(upper, x);
+        let none = s.splat(0.0);
+        let mut found = [(none, none, none); CHAINS];
+        chains!(s, row, 0.0, |x, found| {
+            found.0 = s.min(x, found.0);
+            found.1 = s.max(x, found.1);
+            found.2 = s.fma(x, none, found.2);
+        }, found);
+        let [mut of_row, others @ ..] = found;
+        for (lower, upper, odd) in others {
+            of_row = (s.min(lower, of_row.0), s.max(upper, of_row.1), s.add(odd, of_row.2));
         }
-        let (lower, upper) = (s.smallest(lower), s.largest(upper));
-        let scale = (upper - lower) / 255.0;
+        let (lower, upper) = (s.smallest(of_row.0), s.largest(of_row.1));
+        // 0, or NaN where there is an infinity or NaN.
+        let odd = s.sum(of_row.2);
+        let scale = (upper - lower) / 255.0 + odd;
         if scale < f32::MIN_POSITIVE {
             codes.fill(0);
             return (0.0, 0);
@@ -169,21 +223,14 @@ impl Operation for Quantise<'_> {
         let inverse = 1.0 / scale;
         let zero = (-lower * inverse).round_ties_even();
         let (inverse, shift) = (s.splat(inverse), s.splat(zero));
-        let (none, all) = (s.splat(0.0), s.splat(255.0));
-        for first in (0..row.len()).step_by(LANES) {
-            let steps = s.round(s.mul(part(s, row, first, 0.0), inverse));
-            let code = s.min(s.max(s.add(steps, shift), none), all);
-            match codes[first..].first_chunk_mut::<LANES>() {
-                Some(whole) => s.store_u8(code, whole),
-                None => {
-                    let mut bytes = [0; LANES];
-                    s.store_u8(code, &mut bytes);
-                    let rest = codes.len() - first;
-                    codes[first..].copy_from_slice(&bytes[..rest]);
-                }
-            }
+        let (chunks, tail) = row.as_chunks::<LANES>();
+        for (chunk, codes) in chunks.iter().zip(codes.as_chunks_mut::<LANES>().0) {
+            s.store_u8(s.fma(s.load(chunk), inverse, shift), codes);
         }
-        // Within the last vector the codes of the padding stand for 0, which need not be 0.
+        let mut last = [0; LANES];
+        s.store_u8(s.fma(padded(s, tail, 0.0), inverse, shift), &mut last);
+        let written = row.len() - tail.len();
+        codes[written..row.len()].copy_from_slice(&last[..tail.len()]);
         codes[row.len()..].fill(0);
         (scale, zero as i32)
     }

@@ -9,8 +9,8 @@
 
 use super::activation::Activation;
 use super::i8::{PANEL, padded_outputs};
-use super::tile::tile;
-use super::{lanes, store_part};
+use super::tile::{cover, tile};
+use super::{Target, lanes};
 use crate::isa::{Isa, Supported};
 use crate::simd::{self, LANES, Operation, Simd};
 
@@ -124,42 +124,36 @@ impl Operation for Gemm<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        for panel in 0..self.weights.bias.len() / PANEL {
-            let mut row = 0;
-            macro_rules! tiles {
-                ($rows:literal, $units:literal) => {
-                    while row + $rows <= self.rows.count {
-                        for unit in (0..PANEL / LANES).step_by($units) {
-                            self.tile::<S, $rows, $units>(s, row, panel, unit);
-                        }
-                        row += $rows;
-                    }
-                };
-            }
-            match S::TILE_F32 {
-                (12, 2) => {
-                    tiles!(12, 2);
-                    tiles!(8, 2);
-                    tiles!(4, 2);
-                    tiles!(2, 2);
-                    tiles!(1, 2);
-                }
-                (6, 1) => {
-                    tiles!(6, 1);
-                    tiles!(3, 1);
-                    tiles!(1, 1);
-                }
-                _ => {
-                    tiles!(4, 1);
-                    tiles!(1, 1);
-                }
-            }
+    fn run<S: Simd>(self, s: S) {
+        // Monomorphic in the activation, so that there is no branch for each element.
+        match self.activation {
+            Activation::Identity => self.all(s, Activation::Identity),
+            Activation::Gelu => self.all(s, Activation::Gelu),
+            other => self.all(s, other),
         }
     }
 }
 
 impl Gemm<'_, '_> {
+    #[inline(always)]
+    fn all<S: Simd>(mut self, s: S, activation: Activation) {
+        for panel in 0..self.weights.bias.len() / PANEL {
+            match S::TILE_F32 {
+                (12, 2) => cover!(self.rows.count, [1, 2, 4, 6, 8, 12], |row, ROWS| {
+                    self.tile::<S, ROWS, 2>(s, row, panel, 0, activation);
+                }),
+                (6, 1) => cover!(self.rows.count, [1, 2, 4, 6], |row, ROWS| {
+                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
+                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
+                }),
+                _ => cover!(self.rows.count, [1, 2, 4], |row, ROWS| {
+                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
+                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
+                }),
+            }
+        }
+    }
+
     #[inline(always)]
     fn tile<S: Simd, const ROWS: usize, const UNITS: usize>(
         &mut self,
@@ -167,6 +161,7 @@ impl Gemm<'_, '_> {
         row: usize,
         panel: usize,
         unit: usize,
+        activation: Activation,
     ) {
         let inputs = self.weights.inputs;
         // SAFETY: `on` has checked that there are `inputs` values for each row and, for each of
@@ -177,14 +172,22 @@ impl Gemm<'_, '_> {
             let zero = [[s.splat(0.0); UNITS]; ROWS];
             tile::<S, ROWS, UNITS>(s, (a, self.rows.stride), (b, PANEL), inputs, zero)
         };
-        for u in 0..UNITS {
-            let first = panel * PANEL + (unit + u) * LANES;
-            let bias = s.load(lanes(self.weights.bias, first));
+        let first = panel * PANEL + unit * LANES;
+        let mut bias = [s.splat(0.0); UNITS];
+        for (u, bias) in bias.iter_mut().enumerate() {
+            *bias = s.load(lanes(self.weights.bias, first + u * LANES));
+        }
+        let end = row * self.stride + self.weights.outputs;
+        let start = row * self.stride + first;
+        let target = Target::new(self.out, start, end, (ROWS, self.stride));
+        // SAFETY: `target` was made for so many rows, and `out` is still borrowed.
+        unsafe {
             for (r, sums) in sums.iter().enumerate() {
-                let value = self.activation.apply(s, s.add(sums[u], bias));
-                let out = &mut self.out[(row + r) * self.stride..];
-                store_part(s, value, out, first, self.weights.outputs);
+                for u in 0..UNITS {
+                    target.store(s, r, u, s.add(sums[u], bias[u]));
+                }
             }
+            target.activate::<S, ROWS, UNITS>(s, activation);
         }
     }
 }

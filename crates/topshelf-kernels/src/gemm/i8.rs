@@ -20,9 +20,15 @@
 #![allow(unsafe_code)]
 
 use super::activation::Activation;
-use super::{lanes, store_part};
+use super::tile::cover;
+use super::{Target, lanes};
 use crate::isa::{Isa, Supported};
+use crate::prefetch::prefetch;
 use crate::simd::{self, LANES, Operation, Simd};
+
+/// So much of the next panel is asked for in advance. A longer one would push out what is worked
+/// on; the hardware's prefetcher follows once it is under way.
+const AHEAD: usize = 16 * 1024;
 
 /// Outputs of a panel.
 pub const PANEL: usize = 32;
@@ -172,40 +178,40 @@ impl Gemm<'_, '_> {
     fn all<S: Simd>(mut self, s: S, activation: Activation) {
         let count = self.rows.scales.len();
         for panel in 0..self.weights.sums.len() / PANEL {
-            let mut row = 0;
-            macro_rules! tiles {
-                ($rows:literal, $units:literal) => {
-                    while row + $rows <= count {
-                        for unit in (0..PANEL / LANES).step_by($units) {
-                            self.tile::<S, $rows, $units>(s, row, panel, unit, activation);
-                        }
-                        row += $rows;
-                    }
-                };
-            }
             match S::TILE_I8 {
-                (12, 2) => {
-                    tiles!(12, 2);
-                    tiles!(8, 2);
-                    tiles!(4, 2);
-                    tiles!(2, 2);
-                    tiles!(1, 2);
-                }
-                (6, 1) => {
-                    tiles!(6, 1);
-                    tiles!(3, 1);
-                    tiles!(1, 1);
-                }
-                (2, 1) => {
-                    tiles!(2, 1);
-                    tiles!(1, 1);
-                }
-                _ => {
-                    tiles!(4, 1);
-                    tiles!(1, 1);
-                }
+                (12, 2) => cover!(count, [1, 2, 4, 6, 8, 12], |row, ROWS| {
+                    self.prefetch_part(panel + 1, row, ROWS);
+                    self.tile::<S, ROWS, 2>(s, row, panel, 0, activation);
+                }),
+                (6, 1) => cover!(count, [1, 2, 4, 6], |row, ROWS| {
+                    self.prefetch_part(panel + 1, row, ROWS);
+                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
+                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
+                }),
+                (2, 1) => cover!(count, [1, 2], |row, ROWS| {
+                    self.prefetch_part(panel + 1, row, ROWS);
+                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
+                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
+                }),
+                _ => cover!(count, [1, 2, 4], |row, ROWS| {
+                    self.prefetch_part(panel + 1, row, ROWS);
+                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
+                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
+                }),
             }
         }
+    }
+
+    /// Asks for the part of a panel that falls to these rows, so that it is there when the last of
+    /// all rows is done: weights of many layers come from the slowest cache or from memory.
+    #[inline(always)]
+    fn prefetch_part(&self, panel: usize, row: usize, rows: usize) {
+        let bytes = PANEL * self.weights.inputs.next_multiple_of(4);
+        let count = self.rows.scales.len();
+        let ahead = bytes.min(AHEAD);
+        let (from, to) = (row * ahead / count, (row + rows) * ahead / count);
+        let start = self.weights.codes.as_ptr().wrapping_add(panel * bytes + from);
+        prefetch(start, to - from);
     }
 
     /// `ROWS` rows by `UNITS` vectors of outputs, from vector `unit` of the panel on.
@@ -241,24 +247,40 @@ impl Gemm<'_, '_> {
                 weights = weights.add(PANEL * 4);
             }
         }
-        for u in 0..UNITS {
-            let first = panel * PANEL + (unit + u) * LANES;
-            let scales = s.load(lanes(self.weights.scales, first));
-            let bias = s.load(lanes(self.weights.bias, first));
-            let column_sums = s.load_i32(lanes(self.weights.sums, first));
-            for (r, sums) in sums.iter().enumerate() {
-                let zero = s.splat_i32(self.rows.zeros[row + r]);
-                let product = s.sub_i32(s.dot_sum(sums[u]), s.mul_i32(zero, column_sums));
-                let scale = s.mul(s.splat(self.rows.scales[row + r]), scales);
-                let value = activation.apply(s, s.fma(s.to_f32(product), scale, bias));
-                store_part(
-                    s,
-                    value,
-                    &mut self.out[(row + r) * self.stride..],
-                    first,
-                    self.weights.outputs,
-                );
+        // What follows may index the sums by variables, which only memory can be: it gets a copy, so
+        // that the sums of the loop above stay in registers.
+        let mut products = [[s.splat_i32(0); UNITS]; ROWS];
+        for r in 0..ROWS {
+            for u in 0..UNITS {
+                products[r][u] = s.dot_sum(sums[r][u]);
             }
+        }
+        let first = panel * PANEL + unit * LANES;
+        let (mut scales, mut bias) = ([s.splat(0.0); UNITS], [s.splat(0.0); UNITS]);
+        let mut column_sums = [s.splat_i32(0); UNITS];
+        for u in 0..UNITS {
+            let first = first + u * LANES;
+            scales[u] = s.load(lanes(self.weights.scales, first));
+            bias[u] = s.load(lanes(self.weights.bias, first));
+            column_sums[u] = s.load_i32(lanes(self.weights.sums, first));
+        }
+        let row_scales: &[f32; ROWS] = self.rows.scales[row..].first_chunk().expect("ROWS rows");
+        let zeros: &[i32; ROWS] = self.rows.zeros[row..].first_chunk().expect("ROWS rows");
+        let end = row * self.stride + self.weights.outputs;
+        let start = row * self.stride + first;
+        let target = Target::new(self.out, start, end, (ROWS, self.stride));
+        // SAFETY: `target` was made for so many rows, and `out` is still borrowed.
+        unsafe {
+            for (r, products) in products.iter().enumerate() {
+                let zero = s.splat_i32(zeros[r] - S::CODE_SHIFT);
+                let row_scale = s.splat(row_scales[r]);
+                for u in 0..UNITS {
+                    let shift = s.mul_i32(zero, column_sums[u]);
+                    let product = s.to_f32(s.sub_i32(products[u], shift));
+                    target.store(s, r, u, s.fma(product, s.mul(row_scale, scales[u]), bias[u]));
+                }
+            }
+            target.activate::<S, ROWS, UNITS>(s, activation);
         }
     }
 }

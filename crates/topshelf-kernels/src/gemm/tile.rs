@@ -7,6 +7,40 @@
 
 use crate::simd::{LANES, Simd};
 
+/// Cuts `$count` rows into tiles of the given heights, ascending, the last one the usual. What is
+/// left at the end goes into the lowest tile that holds it and reaches back over rows that are
+/// done already: they are computed again, to the same bits, which is cheaper than tiles too low
+/// to keep the multipliers busy.
+macro_rules! cover {
+    ($count:expr, [$($height:literal),*], |$row:ident, $rows:ident| $tile:expr) => {{
+        let count: usize = $count;
+        let highest = { let heights = [$($height),*]; heights[heights.len() - 1] };
+        let mut next = 0;
+        while next < count {
+            let left = count - next;
+            $(
+                #[allow(clippy::items_after_statements)]
+                // The usual height, or the lowest that holds the rest and is not beyond the rows.
+                if (left >= highest && $height == highest)
+                    || (left < highest && left <= $height && $height <= count)
+                {
+                    const $rows: usize = $height;
+                    let $row = if left < $height { count - $height } else { next };
+                    $tile;
+                    next = $row + $height;
+                    continue;
+                }
+            )*
+            // Too few rows for a tile that would hold them all.
+            const $rows: usize = 2;
+            let $row = next;
+            $tile;
+            next += 2;
+        }
+    }};
+}
+pub(crate) use cover;
+
 /// Adds `Σ_d a[r][d] · b[d][column]` for d in `0..depth` to each sum.
 ///
 /// # Safety

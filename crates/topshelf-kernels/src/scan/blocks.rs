@@ -1,6 +1,10 @@
 //! The loop of a scan: the rows in blocks of R, and the last ones by one.
 
-use super::prefetch::prefetch_after;
+use crate::prefetch::prefetch;
+
+/// How far ahead the rows are asked for, in bytes. Measured on AMD EPYC (Zen 5): 1 KiB is too late
+/// (20 to 24 GB/s for int8), 4 and 8 KiB are alike (24 to 29).
+const AHEAD: usize = 4096;
 
 /// Calls `put(i, dot)` for each row i of `dim` values, in ascending order, with the
 /// products that `block` gives for R rows and `single` for the remaining ones.
@@ -20,7 +24,7 @@ pub(super) fn each_row<T, D, const R: usize>(
     let blocks = rows.chunks_exact(R * dim);
     let rest = blocks.remainder();
     for values in blocks {
-        prefetch_after(values);
+        prefetch(values.as_ptr().wrapping_byte_add(AHEAD), size_of_val(values));
         for dot in block(std::array::from_fn(|r| &values[r * dim..(r + 1) * dim])) {
             put(index, dot);
             index += 1;

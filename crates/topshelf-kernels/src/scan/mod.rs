@@ -10,7 +10,6 @@
 //! `prefetch` keeps the memory busy, and this file checks shapes and chooses.
 
 mod blocks;
-mod prefetch;
 pub mod reference;
 mod stamped;
 

@@ -21,6 +21,48 @@ pub(crate) fn enter<O: Operation>(operation: O) -> O::Output {
     operation.run(Avx2(()))
 }
 
+/// `((x₀ + x₄) + (x₂ + x₆)) + ((x₁ + x₅) + (x₃ + x₇))`, as [`Simd::sum`] adds.
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn sum_of_eight(x: __m256) -> f32 {
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
+/// The largest of eight lanes.
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn largest_of_eight(x: __m256) -> f32 {
+    unsafe {
+        let four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
+/// The smallest of eight lanes.
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn smallest_of_eight(x: __m256) -> f32 {
+    unsafe {
+        let four = _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_min_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
 /// What AVX2 and AVX-VNNI have in common: everything but the int8 product.
 macro_rules! lanes_of_avx2 {
     () => {
@@ -99,6 +141,18 @@ macro_rules! lanes_of_avx2 {
                 );
                 _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
             }
+        }
+        #[inline(always)]
+        fn sum(self, v: Self::F) -> f32 {
+            unsafe { super::avx2::sum_of_eight(_mm256_add_ps(v[0], v[1])) }
+        }
+        #[inline(always)]
+        fn largest(self, v: Self::F) -> f32 {
+            unsafe { super::avx2::largest_of_eight(_mm256_max_ps(v[0], v[1])) }
+        }
+        #[inline(always)]
+        fn smallest(self, v: Self::F) -> f32 {
+            unsafe { super::avx2::smallest_of_eight(_mm256_min_ps(v[0], v[1])) }
         }
         #[inline(always)]
         fn load_i32(self, x: &[i32; LANES]) -> Self::I {

@@ -89,8 +89,8 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn store_u8(self, v: Self::F, out: &mut [u8; LANES]) {
         unsafe {
-            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
-            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+            let integers = _mm512_max_epi32(_mm512_cvtps_epi32(v), _mm512_setzero_si512());
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtusepi32_epi8(integers));
         }
     }
     #[inline(always)]
@@ -135,6 +135,48 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)),
                 _mm512_castsi512_ps(upper),
             ]
+        }
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::F) -> f32 {
+        unsafe {
+            let lower = _mm512_castps512_ps256(v);
+            super::avx2::sum_of_eight(_mm256_add_ps(lower, _mm512_extractf32x8_ps::<1>(v)))
+        }
+    }
+    #[inline(always)]
+    fn largest(self, v: Self::F) -> f32 {
+        unsafe { _mm512_reduce_max_ps(v) }
+    }
+    #[inline(always)]
+    fn smallest(self, v: Self::F) -> f32 {
+        unsafe { _mm512_reduce_min_ps(v) }
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES] {
+        unsafe {
+            // Quarters of 4 x 4 within the registers' four parts, then the parts.
+            let mut quarters = [_mm512_setzero_ps(); LANES];
+            for i in (0..LANES).step_by(4) {
+                let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+                let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                quarters[i] = _mm512_shuffle_ps::<0x44>(ab0, cd0);
+                quarters[i + 1] = _mm512_shuffle_ps::<0xee>(ab0, cd0);
+                quarters[i + 2] = _mm512_shuffle_ps::<0x44>(ab1, cd1);
+                quarters[i + 3] = _mm512_shuffle_ps::<0xee>(ab1, cd1);
+            }
+            let mut columns = quarters;
+            for i in 0..4 {
+                let [a, b, c, d] = [quarters[i], quarters[4 + i], quarters[8 + i], quarters[12 + i]];
+                let (ab02, ab13) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let (cd02, cd13) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                columns[i] = _mm512_shuffle_f32x4::<0x88>(ab02, cd02);
+                columns[4 + i] = _mm512_shuffle_f32x4::<0x88>(ab13, cd13);
+                columns[8 + i] = _mm512_shuffle_f32x4::<0xdd>(ab02, cd02);
+                columns[12 + i] = _mm512_shuffle_f32x4::<0xdd>(ab13, cd13);
+            }
+            columns
         }
     }
     #[inline(always)]

@@ -48,6 +48,9 @@ pub(crate) trait Simd: Copy {
     const TILE_F32: (usize, usize);
     /// The register tile of an int8 product.
     const TILE_I8: (usize, usize);
+    /// What [`Simd::dot`] takes off each code before it multiplies it: a set whose int8 product
+    /// is signed on both sides shifts the codes, and the caller the zero point.
+    const CODE_SHIFT: i32 = 0;
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; LANES]) -> Self::F;
@@ -58,13 +61,16 @@ pub(crate) trait Simd: Copy {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c`, rounded once except in portable code.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The smaller; NaN where `b` is NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; NaN where `b` is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::F;
-    /// `2^n` for integers n in -126..=127, given as f32.
+    /// `2^n` for integers n in -126..=127, given as f32; 0 for -127.
     fn pow2(self, n: Self::F) -> Self::F;
-    /// The integers 0..=255 in the lanes, as bytes.
+    /// Rounded to the nearest integer, ties to even, and clamped to 0..=255. Numbers lie within
+    /// ±2³¹.
     fn store_u8(self, v: Self::F, out: &mut [u8; LANES]);
 
     fn load_i32(self, x: &[i32; LANES]) -> Self::I;
@@ -108,7 +114,17 @@ pub(crate) trait Simd: Copy {
         x[0]
     }
 
-    /// The largest lane.
+    /// Sixteen rows of sixteen to sixteen columns.
+    #[inline(always)]
+    fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES] {
+        let mut from = [[0.0; LANES]; LANES];
+        for (row, out) in rows.into_iter().zip(&mut from) {
+            self.store(row, out);
+        }
+        std::array::from_fn(|i| self.load(&std::array::from_fn(|j| from[j][i])))
+    }
+
+    /// The largest lane. No lane is NaN.
     #[inline(always)]
     fn largest(self, v: Self::F) -> f32 {
         let mut x = [0.0; LANES];
@@ -116,7 +132,7 @@ pub(crate) trait Simd: Copy {
         x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
     }
 
-    /// The smallest lane.
+    /// The smallest lane. No lane is NaN.
     #[inline(always)]
     fn smallest(self, v: Self::F) -> f32 {
         let mut x = [0.0; LANES];

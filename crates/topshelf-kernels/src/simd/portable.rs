@@ -80,7 +80,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn store_u8(self, v: Self::F, out: &mut [u8; LANES]) {
-        *out = map(v, |x| x as u8);
+        *out = map(v, |x| x.round_ties_even() as u8);
     }
     #[inline(always)]
     fn load_i32(self, x: &[i32; LANES]) -> Self::I {

@@ -11,35 +11,42 @@
 //! norm before:  a = attention(norm(x))   x = x + a         x = x + perceptron(norm(x))
 //! ```
 //!
+//! Within a block a thread takes its rows in chunks of about [`CHUNK_ROWS`], each through all of the
+//! way up to the barrier and all of the way behind it, so that what one step writes the next one
+//! finds in the cache.
+//!
 //! **The first token only.** Where only the first token's state is wanted, the last block computes
 //! keys and values for all rows, and everything else for first rows only.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use smallvec::SmallVec;
 use topshelf_kernels::attention::{
-    BLOCK, OVERREAD, Piece, Queries, attend, pack_keys, packed_keys_len, scratch_len,
+    BLOCK, OVERREAD, Piece, Queries, attend, pack_keys, pack_values, scratch_len,
 };
 use topshelf_kernels::gemm::Activation;
 
 use super::architecture::{NormPlace, Positions};
 use super::model::{Block, Model, function};
 use super::packed::Operand;
-use super::plan::{Group, Share, Span};
+use super::plan::{Chunks, Group, Part, Share, Span};
 use super::relative::{self, HeadRows};
 use super::team::{Barrier, Broken};
 use crate::encoder::TokenBatch;
 
-/// Rows that a perceptron takes at once: its inner states are the widest, and should stay in the
-/// cache between the two products.
-const PERCEPTRON_ROWS: usize = 48;
+/// Rows that are taken through at once: enough that weights are read seldom, few enough that the
+/// perceptron's inner states, the widest, stay in the second cache (see docs/decisions).
+const CHUNK_ROWS: usize = 96;
 
 /// Keys and values of one share in one block.
 #[derive(Debug, Default)]
 pub(crate) struct KeyValues {
-    /// `[rows, 2 · hidden]`: keys, then values; and what attention reads beyond.
-    rows: Vec<f32>,
     /// The keys, span by span in blocks.
     blocks: Vec<f32>,
+    /// The values, span by span and head by head, and what attention reads beyond.
+    values: Vec<f32>,
+    /// The keys as they are, `[rows, hidden]`, where relative positions read them.
+    keys: Vec<f32>,
 }
 
 /// The two buffers of each thread, read by all.
@@ -71,10 +78,27 @@ pub(crate) enum Wanted {
 pub(crate) struct Member {
     /// Hidden states, `[rows, hidden]`.
     x: Vec<f32>,
-    /// Their norm, where blocks normalise before.
-    normed: Vec<f32>,
-    operand: Operand,
     query: Vec<f32>,
+    /// The rows that are computed, span by span, and cut into chunks.
+    spans: Vec<Span>,
+    chunks: Chunks,
+    scratch: Scratch,
+    /// Blocks begun in this call, of all groups: it tells which of the two buffers is written, and
+    /// goes on from group to group, since others may still read the last block of the one before.
+    turn: usize,
+    /// The wanted states of all groups, in the order of the rows.
+    pub(crate) out: Vec<f32>,
+}
+
+/// What is needed for one chunk at a time.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// What goes into a product: states, or their norm where blocks normalise before.
+    input: Vec<f32>,
+    operand: Operand,
+    key_value: Vec<f32>,
+    /// The heads' outputs, side by side.
+    heads: Vec<f32>,
     /// Attention's or the perceptron's answer, `[rows, hidden]`.
     answer: Vec<f32>,
     /// The perceptron's inner states.
@@ -83,12 +107,18 @@ pub(crate) struct Member {
     scores: Vec<f32>,
     bias: Vec<f32>,
     relative: relative::Scratch,
-    spans: Vec<Span>,
-    /// Blocks begun in this call, of all groups: it tells which of the two buffers is written, and
-    /// goes on from group to group, since others may still read the last block of the one before.
+}
+
+/// A sequence's keys lie in so many buffers at most, unless many threads share it.
+const USUAL_PIECES: usize = 4;
+
+/// What attention of one block reads, beside the queries.
+struct Attended<'a> {
+    block: &'a Block,
+    window: Option<usize>,
+    group: &'a Group,
+    /// The member's turn.
     turn: usize,
-    /// The wanted states of all groups, in the order of the rows.
-    pub(crate) out: Vec<f32>,
 }
 
 /// One thread's part in one call.
@@ -117,17 +147,30 @@ impl Pass<'_> {
         let share = &group.shares[self.share];
         member.spans.clear();
         member.spans.extend(&share.spans);
+        member.chunks.cut(&member.spans, CHUNK_ROWS);
         self.embed(share, member);
         let last = self.model.blocks.len().wrapping_sub(1);
         for (i, block) in self.model.blocks.iter().enumerate() {
-            self.keys_and_values(i, block, share, member);
-            if i == last && self.wanted == Wanted::First {
+            let first_only = i == last && self.wanted == Wanted::First;
+            self.keys_and_values(i, block, share, !first_only, member);
+            if first_only {
                 self.keep_first_rows(member);
+                for chunk in 0..member.chunks.count() {
+                    self.set_input(block, chunk, member);
+                    self.queries(i, block, chunk, member);
+                }
             }
-            self.queries(i, block, member);
             self.barrier.wait()?;
-            self.attention(i, block, group, member);
-            self.perceptron(block, member);
+            let attended = Attended {
+                block,
+                window: self.model.architecture.blocks[i].window,
+                group,
+                turn: member.turn,
+            };
+            for chunk in 0..member.chunks.count() {
+                self.attention(&attended, chunk, member);
+                self.perceptron(block, chunk, member);
+            }
             member.turn += 1;
         }
         if last == usize::MAX && self.wanted == Wanted::First {
@@ -148,7 +191,8 @@ impl Pass<'_> {
     fn embed(&self, share: &Share, member: &mut Member) {
         let (image, embeddings) = (&self.model.image, &self.model.embeddings);
         let width = embeddings.width;
-        let rows = if embeddings.projection.is_some() { &mut member.inner } else { &mut member.x };
+        let Member { x, scratch, .. } = member;
+        let rows = if embeddings.projection.is_some() { &mut scratch.inner } else { &mut *x };
         rows.clear();
         rows.resize(share.rows * width, 0.0);
         for span in &share.spans {
@@ -171,207 +215,241 @@ impl Pass<'_> {
             norm.apply(image, rows, &[]);
         }
         if let Some(projection) = &embeddings.projection {
-            member.operand.set(self.model.precision, &member.inner, width);
-            member.x.resize(share.rows * self.hidden(), 0.0);
-            let (operand, from) = (&member.operand, &member.inner);
-            projection.apply(image, operand, from, Activation::Identity, &mut member.x);
+            let Scratch { inner, operand, .. } = scratch;
+            operand.set(self.model.precision, inner, width);
+            x.clear();
+            x.resize(share.rows * self.hidden(), 0.0);
+            projection.apply(image, operand, inner, Activation::Identity, x);
         }
     }
 
-    /// What attention reads of the hidden states: the states, or their norm.
-    fn attention_input<'m>(&self, block: &Block, member: &'m Member) -> &'m [f32] {
-        match self.model.architecture.norm {
-            NormPlace::Before if block.attention_norm.is_some() => &member.normed,
-            _ => &member.x,
-        }
-    }
-
-    /// Keys and values of all rows of the share, for all threads to read.
-    fn keys_and_values(&self, i: usize, block: &Block, share: &Share, member: &mut Member) {
+    /// What attention's products of a chunk read: its states, or their norm.
+    fn set_input(&self, block: &Block, chunk: usize, member: &mut Member) {
         let hidden = self.hidden();
-        let image = &self.model.image;
+        let rows = member.chunks.rows(chunk);
+        let Scratch { input, operand, .. } = &mut member.scratch;
+        input.clear();
+        input.extend_from_slice(&member.x[rows.start * hidden..rows.end * hidden]);
         if let (Some(norm), NormPlace::Before) =
             (&block.attention_norm, self.model.architecture.norm)
         {
-            member.normed.clear();
-            member.normed.extend_from_slice(&member.x);
-            norm.apply(image, &mut member.normed, &[]);
+            norm.apply(&self.model.image, input, &[]);
         }
-        let mut operand = std::mem::take(&mut member.operand);
-        let input = self.attention_input(block, member);
         operand.set(self.model.precision, input, hidden);
+    }
+
+    /// Keys and values of all rows of the share, for all threads to read; and this thread's own
+    /// queries, if they are wanted already.
+    fn keys_and_values(
+        &self,
+        i: usize,
+        block: &Block,
+        share: &Share,
+        and_queries: bool,
+        member: &mut Member,
+    ) {
+        let (hidden, heads) = (self.hidden(), self.model.architecture.heads);
         let mut own = self.shared.buffers[member.turn % 2][self.share]
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let KeyValues { rows, blocks } = &mut *own;
-        let length = share.rows * 2 * hidden;
-        rows.resize(length + OVERREAD, 0.0);
-        let out = &mut rows[..length];
-        block.key_value.apply(image, &operand, input, Activation::Identity, out);
-        member.operand = operand;
-        blocks.resize(share.blocks * BLOCK * hidden, 0.0);
-        for span in &share.spans {
-            let rows = &mut rows[span.row * 2 * hidden..][..span.count * 2 * hidden];
-            if let Some(rotary) = self.model.rotary.get(i) {
-                for (r, row) in rows.chunks_exact_mut(2 * hidden).enumerate() {
-                    rotary.turn(&mut row[..hidden], span.first + r);
+        let KeyValues { blocks, values, keys } = &mut *own;
+        let blocks = at_least(blocks, share.blocks * BLOCK * hidden);
+        let values = at_least(values, share.rows * hidden + OVERREAD);
+        for chunk in 0..member.chunks.count() {
+            self.set_input(block, chunk, member);
+            let rows = member.chunks.rows(chunk);
+            let Scratch { input, operand, key_value, .. } = &mut member.scratch;
+            let key_value = at_least(key_value, rows.len() * 2 * hidden);
+            let image = &self.model.image;
+            block.key_value.apply(image, operand, input, Activation::Identity, key_value);
+            for part in member.chunks.parts(chunk) {
+                let first = part.row - rows.start;
+                let key_value = &mut key_value[first * 2 * hidden..][..part.count * 2 * hidden];
+                if let Some(rotary) = self.model.rotary.get(i) {
+                    for (r, row) in key_value.chunks_exact_mut(2 * hidden).enumerate() {
+                        rotary.turn(&mut row[..hidden], part.first + r);
+                    }
+                }
+                let blocks = &mut blocks[part.block * BLOCK * hidden..];
+                pack_keys(key_value, 2 * hidden, part.count, hidden, blocks);
+                let span = part.of_span;
+                let values = &mut values[span.row * hidden..][..span.count * hidden];
+                let at = part.first - span.first..part.first - span.first + part.count;
+                let shape = (heads, hidden / heads);
+                pack_values(&key_value[hidden..], 2 * hidden, at, shape, values);
+                if block.relative.is_some() {
+                    let keys = at_least(keys, share.rows * hidden);
+                    let keys = keys[part.row * hidden..].chunks_exact_mut(hidden);
+                    for (key, row) in keys.zip(key_value.chunks_exact(2 * hidden)) {
+                        key.copy_from_slice(&row[..hidden]);
+                    }
                 }
             }
-            let blocks = &mut blocks[span.block * BLOCK * hidden..]
-                [..packed_keys_len(span.count, hidden)];
-            pack_keys(rows, 2 * hidden, span.count, hidden, blocks);
+            if and_queries {
+                self.queries(i, block, chunk, member);
+            }
         }
     }
 
-    /// Drops all rows but each sequence's first, together with what goes into the next product.
+    /// Drops all rows but each sequence's first.
     fn keep_first_rows(&self, member: &mut Member) {
         let hidden = self.hidden();
         member.spans.retain(|span| span.first == 0);
-        for kept in 0..member.spans.len() {
-            let from = member.spans[kept].row * hidden;
+        for (kept, span) in member.spans.iter_mut().enumerate() {
+            let from = span.row * hidden;
             member.x.copy_within(from..from + hidden, kept * hidden);
-            if !member.normed.is_empty() {
-                member.normed.copy_within(from..from + hidden, kept * hidden);
-            }
-            member.spans[kept].row = kept;
-            member.spans[kept].count = 1;
+            span.row = kept;
+            span.count = 1;
         }
-        let length = member.spans.len() * hidden;
-        member.x.truncate(length);
-        member.normed.truncate(length);
+        member.x.truncate(member.spans.len() * hidden);
+        member.chunks.cut(&member.spans, CHUNK_ROWS);
     }
 
-    /// Queries of this thread's remaining rows.
-    fn queries(&self, i: usize, block: &Block, member: &mut Member) {
+    /// Queries of a chunk whose input is set.
+    fn queries(&self, i: usize, block: &Block, chunk: usize, member: &mut Member) {
         let hidden = self.hidden();
-        let mut operand = std::mem::take(&mut member.operand);
-        let mut query = std::mem::take(&mut member.query);
-        let input = self.attention_input(block, member);
-        operand.set(self.model.precision, input, hidden);
-        query.resize(input.len(), 0.0);
-        let image = &self.model.image;
-        block.query.apply(image, &operand, input, Activation::Identity, &mut query);
-        (member.operand, member.query) = (operand, query);
+        let rows = member.chunks.rows(chunk);
+        let Scratch { input, operand, .. } = &member.scratch;
+        let query = at_least(&mut member.query, rows.end * hidden);
+        let query = &mut query[rows.start * hidden..];
+        block.query.apply(&self.model.image, operand, input, Activation::Identity, query);
         if let Some(rotary) = self.model.rotary.get(i) {
-            for span in &member.spans {
-                let rows = member.query[span.row * hidden..].chunks_exact_mut(hidden);
-                for (r, row) in rows.take(span.count).enumerate() {
-                    rotary.turn(row, span.first + r);
+            for part in member.chunks.parts(chunk) {
+                let own = query[(part.row - rows.start) * hidden..].chunks_exact_mut(hidden);
+                for (r, row) in own.take(part.count).enumerate() {
+                    rotary.turn(row, part.first + r);
                 }
             }
         }
     }
 
-    /// `x = norm(x + attention)`, or `x + attention`.
-    fn attention(&self, i: usize, block: &Block, group: &Group, member: &mut Member) {
+    /// `x = norm(x + attention)`, or `x + attention`, for a chunk.
+    fn attention(&self, attended: &Attended<'_>, chunk: usize, member: &mut Member) {
+        let block = attended.block;
         let hidden = self.hidden();
-        // `answer` holds the heads' outputs first, then their projection.
-        member.answer.resize(member.query.len(), 0.0);
-        for s in 0..member.spans.len() {
-            let span = member.spans[s];
-            self.attend_span(i, block, group, &span, member);
+        let rows = member.chunks.rows(chunk);
+        let length = rows.len() * hidden;
+        at_least(&mut member.scratch.heads, length);
+        for part in member.chunks.parts(chunk) {
+            let query = &member.query[part.row * hidden..];
+            let at = (part.row - rows.start) * hidden;
+            self.attend_part(attended, part, query, at, &mut member.scratch);
         }
+        let Scratch { heads, operand, answer, .. } = &mut member.scratch;
+        let (heads, answer) = (&heads[..length], at_least(answer, length));
         let image = &self.model.image;
-        member.operand.set(self.model.precision, &member.answer, hidden);
-        member.inner.resize(member.answer.len(), 0.0);
-        let (operand, inner) = (&member.operand, &mut member.inner);
-        block.attention_output.apply(image, operand, &member.answer, Activation::Identity, inner);
+        operand.set(self.model.precision, heads, hidden);
+        block.attention_output.apply(image, operand, heads, Activation::Identity, answer);
+        let x = &mut member.x[rows.start * hidden..rows.end * hidden];
         match (&block.attention_norm, self.model.architecture.norm) {
-            (Some(norm), NormPlace::After) => norm.apply(image, &mut member.x, &member.inner),
-            _ => add(&mut member.x, &member.inner),
+            (Some(norm), NormPlace::After) => norm.apply(image, x, answer),
+            _ => add(x, answer),
         }
     }
 
-    /// The heads' outputs for the rows of one span.
-    fn attend_span(&self, i: usize, block: &Block, group: &Group, span: &Span, m: &mut Member) {
+    /// The heads' outputs for the rows of one part of a chunk, to `scratch.heads` from `at` on.
+    fn attend_part(
+        &self,
+        attended: &Attended<'_>,
+        part: &Part,
+        query: &[f32],
+        at: usize,
+        scratch: &mut Scratch,
+    ) {
         let architecture = &self.model.architecture;
         let (hidden, heads) = (architecture.hidden, architecture.heads);
         let dimension = hidden / heads;
-        let guards: Vec<(RwLockReadGuard<'_, KeyValues>, &Span)> = group
-            .pieces(span.sequence)
-            .map(|(share, piece)| (self.shared.read(m.turn, share), piece))
-            .collect();
-        let keys: usize = guards.iter().map(|(_, piece)| piece.count).sum();
-        m.scores.resize(m.scores.len().max(scratch_len(keys)), 0.0);
         let scale = match architecture.positions {
             Positions::Relative(of) => of.scale(dimension),
             _ => 1.0 / (dimension as f32).sqrt(),
         };
-        let mut pieces = Vec::with_capacity(guards.len());
+        let keys_of: SmallVec<[(RwLockReadGuard<'_, KeyValues>, &Span); USUAL_PIECES]> = attended
+            .group
+            .pieces(part.sequence)
+            .map(|(share, span)| (self.shared.read(attended.turn, share), span))
+            .collect();
+        let keys: usize = keys_of.iter().map(|(_, span)| span.count).sum();
+        let scores = at_least(&mut scratch.scores, scratch_len(keys));
         for head in 0..heads {
             let column = head * dimension;
-            pieces.clear();
-            pieces.extend(guards.iter().map(|(own, piece)| Piece {
-                count: piece.count,
-                keys: &own.blocks[piece.block * BLOCK * hidden + column * BLOCK..],
-                key_stride: BLOCK * hidden,
-                values: &own.rows[piece.row * 2 * hidden + hidden + column..],
-                value_stride: 2 * hidden,
-            }));
-            let values = &m.query[span.row * hidden + column..];
-            if let Some(tables) = &block.relative {
-                let queries = HeadRows { count: span.count, values, stride: hidden };
-                let keys = guards.iter().map(|(own, piece)| HeadRows {
-                    count: piece.count,
-                    values: &own.rows[piece.row * 2 * hidden + column..],
-                    stride: 2 * hidden,
+            let pieces: SmallVec<[Piece<'_>; USUAL_PIECES]> = keys_of
+                .iter()
+                .map(|(own, span)| Piece {
+                    count: span.count,
+                    keys: &own.blocks[span.block * BLOCK * hidden + column * BLOCK..],
+                    key_stride: BLOCK * hidden,
+                    values: &own.values[span.row * hidden + column * span.count..],
+                })
+                .collect();
+            let values = &query[column..];
+            if let Some(tables) = &attended.block.relative {
+                let queries = HeadRows { count: part.count, values, stride: hidden };
+                let keys = keys_of.iter().map(|(own, span)| HeadRows {
+                    count: span.count,
+                    values: &own.keys[span.row * hidden + column..],
+                    stride: hidden,
                 });
-                let image = &self.model.image;
-                let (scratch, bias) = (&mut m.relative, &mut m.bias);
-                tables.bias(image, head, queries, span.first, keys, scratch, bias);
+                let (rows, bias) = (&mut scratch.relative, &mut scratch.bias);
+                tables.bias(&self.model.image, head, queries, part.first, keys, rows, bias);
             }
             let queries = Queries {
-                count: span.count,
-                first: span.first,
+                count: part.count,
+                first: part.first,
                 dimension,
                 values,
                 stride: hidden,
                 scale,
-                window: architecture.blocks[i].window,
-                bias: block.relative.is_some().then_some(&m.bias[..]),
+                window: attended.window,
+                bias: attended.block.relative.is_some().then_some(&scratch.bias[..]),
             };
-            let out = &mut m.answer[span.row * hidden + column..];
-            attend(&queries, &pieces, &mut m.scores, out, hidden);
+            attend(&queries, &pieces, scores, &mut scratch.heads[at + column..], hidden);
         }
     }
 
-    /// `x = norm(x + perceptron(x))`, or `x + perceptron(norm(x))`.
-    fn perceptron(&self, block: &Block, member: &mut Member) {
+    /// `x = norm(x + perceptron(x))`, or `x + perceptron(norm(x))`, for a chunk.
+    fn perceptron(&self, block: &Block, chunk: usize, member: &mut Member) {
         let (hidden, inner_width) = (self.hidden(), self.model.architecture.intermediate);
         let (image, precision) = (&self.model.image, self.model.precision);
         let activation = function(self.model.architecture.activation);
-        for x in member.x.chunks_mut(PERCEPTRON_ROWS * hidden) {
-            let count = x.len() / hidden;
-            let input = match self.model.architecture.norm {
-                NormPlace::After => &*x,
-                NormPlace::Before => {
-                    member.normed.clear();
-                    member.normed.extend_from_slice(x);
-                    block.perceptron_norm.apply(image, &mut member.normed, &[]);
-                    &member.normed
-                }
-            };
-            member.operand.set(precision, input, hidden);
-            member.inner.resize(count * inner_width, 0.0);
-            block.up.apply(image, &member.operand, input, activation, &mut member.inner);
-            if let Some(gate) = &block.gate {
-                member.gate.resize(count * inner_width, 0.0);
-                let out = &mut member.gate;
-                gate.apply(image, &member.operand, input, Activation::Identity, out);
-                for (inner, gate) in member.inner.iter_mut().zip(&member.gate) {
-                    *inner *= gate;
-                }
+        let rows = member.chunks.rows(chunk);
+        let x = &mut member.x[rows.start * hidden..rows.end * hidden];
+        let Scratch { input, operand, answer, inner, gate, .. } = &mut member.scratch;
+        let input = match self.model.architecture.norm {
+            NormPlace::After => &*x,
+            NormPlace::Before => {
+                input.clear();
+                input.extend_from_slice(x);
+                block.perceptron_norm.apply(image, input, &[]);
+                &*input
             }
-            member.operand.set(precision, &member.inner, inner_width);
-            member.answer.resize(count * hidden, 0.0);
-            let (operand, answer) = (&member.operand, &mut member.answer);
-            block.down.apply(image, operand, &member.inner, Activation::Identity, answer);
-            match self.model.architecture.norm {
-                NormPlace::After => block.perceptron_norm.apply(image, x, &member.answer),
-                NormPlace::Before => add(x, &member.answer),
+        };
+        operand.set(precision, input, hidden);
+        let inner = at_least(inner, rows.len() * inner_width);
+        block.up.apply(image, operand, input, activation, inner);
+        if let Some(linear) = &block.gate {
+            let gate = at_least(gate, rows.len() * inner_width);
+            linear.apply(image, operand, input, Activation::Identity, gate);
+            for (inner, gate) in inner.iter_mut().zip(gate) {
+                *inner *= *gate;
             }
         }
+        operand.set(precision, inner, inner_width);
+        let answer = at_least(answer, rows.len() * hidden);
+        block.down.apply(image, operand, inner, Activation::Identity, answer);
+        match self.model.architecture.norm {
+            NormPlace::After => block.perceptron_norm.apply(image, x, answer),
+            NormPlace::Before => add(x, answer),
+        }
     }
+}
+
+/// The first `length` elements of a buffer that grows to what is asked for and never shrinks, so
+/// that nothing is filled again from call to call.
+fn at_least(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+    &mut buffer[..length]
 }
 
 fn add(x: &mut [f32], y: &[f32]) {

@@ -10,7 +10,7 @@ use topshelf_kernels::attention::BLOCK;
 
 /// The tokens of a group for each thread. Measured on 9,500 tokens of MiniLM-L12 (see
 /// docs/decisions): fewer make more barriers, more leave the cache.
-pub(crate) const ROWS: usize = 128;
+pub(crate) const ROWS: usize = 256;
 
 /// Rows of one sequence in one thread's share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,81 @@ pub(crate) struct Span {
     pub(crate) block: usize,
 }
 
+/// Rows of one span that are taken through a block together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) sequence: usize,
+    /// The first row's place in its sequence.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    /// The first row's place in the share.
+    pub(crate) row: usize,
+    /// The first block of keys, counted in the share.
+    pub(crate) block: usize,
+    pub(crate) of_span: Span,
+}
+
+/// Spans cut into chunks of a few rows, each of whole parts; the buffers are used again.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks {
+    parts: Vec<Part>,
+    /// The number of parts up to the end of each chunk.
+    ends: Vec<usize>,
+}
+
+impl Chunks {
+    /// Cuts the spans, whose rows follow each other from 0 on, into chunks of at most `most` rows,
+    /// which is at least a block. A span is cut at blocks only.
+    pub(crate) fn cut(&mut self, spans: &[Span], most: usize) {
+        self.parts.clear();
+        self.ends.clear();
+        let mut room = most;
+        for &span in spans {
+            let mut done = 0;
+            while done < span.count {
+                let left = span.count - done;
+                let count = if left <= room { left } else { room / BLOCK * BLOCK };
+                if count == 0 {
+                    self.ends.push(self.parts.len());
+                    room = most;
+                    continue;
+                }
+                self.parts.push(Part {
+                    sequence: span.sequence,
+                    first: span.first + done,
+                    count,
+                    row: span.row + done,
+                    block: span.block + done / BLOCK,
+                    of_span: span,
+                });
+                done += count;
+                room -= count;
+            }
+        }
+        if !self.parts.is_empty() {
+            self.ends.push(self.parts.len());
+        }
+    }
+
+    /// The number of chunks.
+    pub(crate) fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The parts of a chunk.
+    pub(crate) fn parts(&self, chunk: usize) -> &[Part] {
+        let start = chunk.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.parts[start..self.ends[chunk]]
+    }
+
+    /// The rows of a chunk, as places in the share.
+    pub(crate) fn rows(&self, chunk: usize) -> std::ops::Range<usize> {
+        let parts = self.parts(chunk);
+        let last = &parts[parts.len() - 1];
+        parts[0].row..last.row + last.count
+    }
+}
+
 /// What one thread computes of a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Share {
@@ -39,6 +114,8 @@ pub(crate) struct Share {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) shares: Vec<Share>,
+    /// The sequence behind the last one.
+    end: usize,
 }
 
 /// All groups of a call, in the order of its sequences.
@@ -54,12 +131,24 @@ impl Plan {
         let mut groups = Vec::new();
         let mut from = 0;
         while from < sequences {
-            let mut to = from + 1;
-            while to < sequences && cu_seqlens[to + 1] - cu_seqlens[from] <= threads * ROWS {
-                to += 1;
+            let tokens = |to: usize| cu_seqlens[to] - cu_seqlens[from];
+            let mut most = from + 1;
+            while most < sequences && tokens(most + 1) <= threads * ROWS {
+                most += 1;
             }
-            groups.push(Group::new(cu_seqlens, from..to, threads));
-            from = to;
+            // A few sequences fewer may be shared out more evenly. The last group has no choice.
+            let fewest = if most == sequences {
+                most
+            } else {
+                (from + 1..=most).find(|&to| 4 * tokens(to) >= 3 * tokens(most)).unwrap_or(most)
+            };
+            let best = (fewest..=most)
+                .rev()
+                .map(|to| Group::new(cu_seqlens, from..to, threads))
+                .min_by_key(|group| group.waste())
+                .unwrap_or_else(|| Group::new(cu_seqlens, from..most, threads));
+            from = best.end;
+            groups.push(best);
         }
         Self { groups }
     }
@@ -68,7 +157,7 @@ impl Plan {
 impl Group {
     fn new(cu_seqlens: &[usize], sequences: std::ops::Range<usize>, threads: usize) -> Self {
         let start = cu_seqlens[sequences.start];
-        let tokens = cu_seqlens[sequences.end] - start;
+        let (tokens, end) = (cu_seqlens[sequences.end] - start, sequences.end);
         let mut shares = vec![Share::default(); threads];
         for sequence in sequences {
             let length = cu_seqlens[sequence + 1] - cu_seqlens[sequence];
@@ -80,7 +169,14 @@ impl Group {
                 shares[share].add(sequence, first, count);
             }
         }
-        Self { shares }
+        Self { shares, end }
+    }
+
+    /// How long the others wait for the thread with the largest share, in thousandths of the work.
+    fn waste(&self) -> usize {
+        let rows = || self.shares.iter().map(|share| share.rows);
+        let (total, largest) = (rows().sum::<usize>(), rows().max().unwrap_or(0));
+        (1000 * largest * self.shares.len()) / total.max(1)
     }
 
     /// The spans of a sequence in order, each with its share.
