@@ -3,7 +3,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # Everything that must pass before a change lands.
-check: format lint licences docs test slow
+check: format lint licences docs test neon slow
 
 # Formatting of Rust and TOML, spelling.
 format:
@@ -26,6 +26,10 @@ docs:
 # The README's test command.
 test:
     cargo test --workspace
+
+# The kernels' tests on aarch64, in QEMU; installs what that needs.
+neon:
+    scripts/neon_tests.sh --if-possible
 
 # The slow group: effectiveness on ../shared/data where that folder is, and the demo.
 slow:

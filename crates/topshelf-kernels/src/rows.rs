@@ -7,21 +7,21 @@
 use crate::isa::{Isa, Supported};
 use crate::simd::{self, LANES, Operation, Simd};
 
-/// Layer norm of `row`, in place, after adding `residual` where there is one (Ba, Kiros and
+/// Layer norm of each row, in place, after adding `residual` where there is one (Ba, Kiros and
 /// Hinton, "Layer Normalization", 2016):
 ///
 /// ```text
 /// x = row + residual      row = (x - mean x) / √(var x + ε) · weight + bias
 /// ```
 ///
-/// The variance is the mean of (x - mean x)², in a second pass.
+/// The variance is the mean of (x - mean x)², in a second pass. A row is as long as `weight`.
 ///
 /// # Panics
 ///
-/// Where lengths differ (an empty `bias` or `residual` stands for none), or `TOPSHELF_ISA` is
+/// Where lengths do not fit (an empty `bias` or `residual` stands for none), or `TOPSHELF_ISA` is
 /// wrong.
-pub fn layer_norm(row: &mut [f32], residual: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) {
-    layer_norm_on(Supported::detected(), row, residual, weight, bias, epsilon);
+pub fn layer_norm(rows: &mut [f32], residual: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+    layer_norm_on(Supported::detected(), rows, residual, weight, bias, epsilon);
 }
 
 /// [`layer_norm`] on the given instruction set.
@@ -31,33 +31,33 @@ pub fn layer_norm(row: &mut [f32], residual: &[f32], weight: &[f32], bias: &[f32
 /// As [`layer_norm`], and where this machine lacks `isa`.
 pub fn layer_norm_with(
     isa: Isa,
-    row: &mut [f32],
+    rows: &mut [f32],
     residual: &[f32],
     weight: &[f32],
     bias: &[f32],
     epsilon: f32,
 ) {
-    layer_norm_on(Supported::checked(isa), row, residual, weight, bias, epsilon);
+    layer_norm_on(Supported::checked(isa), rows, residual, weight, bias, epsilon);
 }
 
 fn layer_norm_on(
     supported: Supported,
-    row: &mut [f32],
+    rows: &mut [f32],
     residual: &[f32],
     weight: &[f32],
     bias: &[f32],
     epsilon: f32,
 ) {
-    assert_eq!(weight.len(), row.len(), "a weight for each element");
-    assert!(bias.is_empty() || bias.len() == row.len(), "a bias for each element");
-    assert!(residual.is_empty() || residual.len() == row.len(), "a residual for each element");
-    if !row.is_empty() {
-        simd::run(supported, LayerNorm { row, residual, weight, bias, epsilon });
+    assert!(weight.is_empty() && rows.is_empty() || rows.len() % weight.len() == 0, "whole rows");
+    assert!(bias.is_empty() || bias.len() == weight.len(), "a bias for each weight");
+    assert!(residual.is_empty() || residual.len() == rows.len(), "a residual for each element");
+    if !rows.is_empty() {
+        simd::run(supported, LayerNorm { rows, residual, weight, bias, epsilon });
     }
 }
 
 struct LayerNorm<'a> {
-    row: &'a mut [f32],
+    rows: &'a mut [f32],
     residual: &'a [f32],
     weight: &'a [f32],
     bias: &'a [f32],
@@ -69,45 +69,66 @@ impl Operation for LayerNorm<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { row, residual, weight, bias, epsilon } = self;
-        let length = row.len() as f32;
-        if !residual.is_empty() {
-            let (chunks, tail) = row.as_chunks_mut::<LANES>();
-            let (others, other_tail) = residual.as_chunks::<LANES>();
-            for (chunk, other) in chunks.iter_mut().zip(others) {
-                s.store(s.add(s.load(chunk), s.load(other)), chunk);
-            }
-            for (x, other) in tail.iter_mut().zip(other_tail) {
-                *x += other;
-            }
+        let Self { rows, residual, weight, bias, epsilon } = self;
+        let width = weight.len();
+        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+            let residual = residual.get(i * width..(i + 1) * width).unwrap_or(&[]);
+            layer_norm_row(s, row, residual, (weight, bias), epsilon);
         }
-        let mut sums = [s.splat(0.0); CHAINS];
-        chains!(s, row, 0.0, |x, sum| *sum = s.add(*sum, x), sums);
-        let mean = s.sum(total(s, sums)) / length;
-        let centre = s.splat(mean);
-        let mut squares = [s.splat(0.0); CHAINS];
-        chains!(s, row, mean, |x, sum| {
+    }
+}
+
+#[inline(always)]
+fn layer_norm_row<S: Simd>(
+    s: S,
+    row: &mut [f32],
+    residual: &[f32],
+    (weight, bias): (&[f32], &[f32]),
+    epsilon: f32,
+) {
+    let length = row.len() as f32;
+    if !residual.is_empty() {
+        let (chunks, tail) = row.as_chunks_mut::<LANES>();
+        let (others, other_tail) = residual.as_chunks::<LANES>();
+        for (chunk, other) in chunks.iter_mut().zip(others) {
+            s.store(s.add(s.load(chunk), s.load(other)), chunk);
+        }
+        for (x, other) in tail.iter_mut().zip(other_tail) {
+            *x += other;
+        }
+    }
+    let mut sums = [s.splat(0.0); CHAINS];
+    chains!(s, row, 0.0, |x, sum| *sum = s.add(*sum, x), sums);
+    let mean = s.sum(total(s, sums)) / length;
+    let centre = s.splat(mean);
+    let mut squares = [s.splat(0.0); CHAINS];
+    chains!(
+        s,
+        row,
+        mean,
+        |x, sum| {
             let centred = s.sub(x, centre);
             *sum = s.fma(centred, centred, *sum);
-        }, squares);
-        let deviation = (s.sum(total(s, squares)) / length + epsilon).sqrt();
-        let inverse = s.splat(1.0 / deviation);
-        let (chunks, tail) = row.as_chunks_mut::<LANES>();
-        let (weights, weight_tail) = weight.as_chunks::<LANES>();
-        let (biases, bias_tail) = bias.as_chunks::<LANES>();
-        for (i, (chunk, weight)) in chunks.iter_mut().zip(weights).enumerate() {
-            let normal = s.mul(s.sub(s.load(chunk), centre), inverse);
-            let shift = biases.get(i).map_or(s.splat(0.0), |bias| s.load(bias));
-            s.store(s.fma(normal, s.load(weight), shift), chunk);
-        }
-        if !tail.is_empty() {
-            let normal = s.mul(s.sub(padded(s, tail, 0.0), centre), inverse);
-            let shift = padded(s, bias_tail, 0.0);
-            let value = s.fma(normal, padded(s, weight_tail, 0.0), shift);
-            let mut out = [0.0; LANES];
-            s.store(value, &mut out);
-            tail.copy_from_slice(&out[..tail.len()]);
-        }
+        },
+        squares
+    );
+    let deviation = (s.sum(total(s, squares)) / length + epsilon).sqrt();
+    let inverse = s.splat(1.0 / deviation);
+    let (chunks, tail) = row.as_chunks_mut::<LANES>();
+    let (weights, weight_tail) = weight.as_chunks::<LANES>();
+    let (biases, bias_tail) = bias.as_chunks::<LANES>();
+    for (i, (chunk, weight)) in chunks.iter_mut().zip(weights).enumerate() {
+        let normal = s.mul(s.sub(s.load(chunk), centre), inverse);
+        let shift = biases.get(i).map_or(s.splat(0.0), |bias| s.load(bias));
+        s.store(s.fma(normal, s.load(weight), shift), chunk);
+    }
+    if !tail.is_empty() {
+        let normal = s.mul(s.sub(padded(s, tail, 0.0), centre), inverse);
+        let shift = padded(s, bias_tail, 0.0);
+        let value = s.fma(normal, padded(s, weight_tail, 0.0), shift);
+        let mut out = [0.0; LANES];
+        s.store(value, &mut out);
+        tail.copy_from_slice(&out[..tail.len()]);
     }
 }
 
@@ -173,7 +194,7 @@ pub(crate) fn padded<S: Simd>(s: S, part: &[f32], fill: f32) -> S::F {
 ///
 /// If `codes` is shorter than `row`, or `TOPSHELF_ISA` is wrong.
 pub fn quantise_u8_row(row: &[f32], codes: &mut [u8]) -> (f32, i32) {
-    quantise_on(Supported::detected(), row, codes)
+    quantise_row_on(Supported::detected(), row, codes)
 }
 
 /// [`quantise_u8_row`] on the given instruction set.
@@ -182,56 +203,113 @@ pub fn quantise_u8_row(row: &[f32], codes: &mut [u8]) -> (f32, i32) {
 ///
 /// As [`quantise_u8_row`], and where this machine lacks `isa`.
 pub fn quantise_u8_row_with(isa: Isa, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
-    quantise_on(Supported::checked(isa), row, codes)
+    quantise_row_on(Supported::checked(isa), row, codes)
 }
 
-fn quantise_on(supported: Supported, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
-    assert!(codes.len() >= row.len(), "a code for each element");
-    simd::run(supported, Quantise { row, codes })
+fn quantise_row_on(supported: Supported, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
+    if row.is_empty() {
+        codes.fill(0);
+        return (0.0, 0);
+    }
+    let (mut scale, mut zero) = ([0.0], [0]);
+    let stride = codes.len();
+    quantise_on(supported, row, row.len(), (codes, stride), &mut scale, &mut zero);
+    (scale[0], zero[0])
+}
+
+/// [`quantise_u8_row`] for each row of `width` elements: its codes go to `codes[row * stride]` and
+/// behind it, its scale and zero point to `scales[row]` and `zeros[row]`.
+///
+/// # Panics
+///
+/// Where lengths do not fit each other, or `TOPSHELF_ISA` is wrong.
+pub fn quantise_u8_rows(
+    rows: &[f32],
+    width: usize,
+    (codes, stride): (&mut [u8], usize),
+    scales: &mut [f32],
+    zeros: &mut [i32],
+) {
+    quantise_on(Supported::detected(), rows, width, (codes, stride), scales, zeros);
+}
+
+fn quantise_on(
+    supported: Supported,
+    rows: &[f32],
+    width: usize,
+    (codes, stride): (&mut [u8], usize),
+    scales: &mut [f32],
+    zeros: &mut [i32],
+) {
+    assert!(width > 0 && rows.len().is_multiple_of(width), "whole rows");
+    assert!(stride >= width, "a code for each element");
+    let count = rows.len() / width;
+    assert!(codes.len() == count * stride, "a stride of codes for each row");
+    assert!(scales.len() == count && zeros.len() == count, "a scale and a zero for each row");
+    simd::run(supported, Quantise { rows, width, codes, stride, scales, zeros });
 }
 
 struct Quantise<'a> {
-    row: &'a [f32],
+    rows: &'a [f32],
+    width: usize,
     codes: &'a mut [u8],
+    stride: usize,
+    scales: &'a mut [f32],
+    zeros: &'a mut [i32],
 }
 
 impl Operation for Quantise<'_> {
-    type Output = (f32, i32);
+    type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> (f32, i32) {
-        let Self { row, codes } = self;
-        let none = s.splat(0.0);
-        let mut found = [(none, none, none); CHAINS];
-        chains!(s, row, 0.0, |x, found| {
+    fn run<S: Simd>(self, s: S) {
+        let rows = self.rows.chunks_exact(self.width);
+        let codes = self.codes.chunks_exact_mut(self.stride);
+        let to = self.scales.iter_mut().zip(self.zeros);
+        for ((row, codes), (scale, zero)) in rows.zip(codes).zip(to) {
+            (*scale, *zero) = quantise_row(s, row, codes);
+        }
+    }
+}
+
+#[inline(always)]
+fn quantise_row<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
+    let none = s.splat(0.0);
+    let mut found = [(none, none, none); CHAINS];
+    chains!(
+        s,
+        row,
+        0.0,
+        |x, found| {
             found.0 = s.min(x, found.0);
             found.1 = s.max(x, found.1);
             found.2 = s.fma(x, none, found.2);
-        }, found);
-        let [mut of_row, others @ ..] = found;
-        for (lower, upper, odd) in others {
-            of_row = (s.min(lower, of_row.0), s.max(upper, of_row.1), s.add(odd, of_row.2));
-        }
-        let (lower, upper) = (s.smallest(of_row.0), s.largest(of_row.1));
-        // 0, or NaN where there is an infinity or NaN.
-        let odd = s.sum(of_row.2);
-        let scale = (upper - lower) / 255.0 + odd;
-        if scale < f32::MIN_POSITIVE {
-            codes.fill(0);
-            return (0.0, 0);
-        }
-        let inverse = 1.0 / scale;
-        let zero = (-lower * inverse).round_ties_even();
-        let (inverse, shift) = (s.splat(inverse), s.splat(zero));
-        let (chunks, tail) = row.as_chunks::<LANES>();
-        for (chunk, codes) in chunks.iter().zip(codes.as_chunks_mut::<LANES>().0) {
-            s.store_u8(s.fma(s.load(chunk), inverse, shift), codes);
-        }
-        let mut last = [0; LANES];
-        s.store_u8(s.fma(padded(s, tail, 0.0), inverse, shift), &mut last);
-        let written = row.len() - tail.len();
-        codes[written..row.len()].copy_from_slice(&last[..tail.len()]);
-        codes[row.len()..].fill(0);
-        (scale, zero as i32)
+        },
+        found
+    );
+    let [mut of_row, others @ ..] = found;
+    for (lower, upper, odd) in others {
+        of_row = (s.min(lower, of_row.0), s.max(upper, of_row.1), s.add(odd, of_row.2));
     }
+    let (lower, upper) = (s.smallest(of_row.0), s.largest(of_row.1));
+    // 0, or NaN where there is an infinity or NaN.
+    let odd = s.sum(of_row.2);
+    let scale = (upper - lower) / 255.0 + odd;
+    if scale < f32::MIN_POSITIVE {
+        codes.fill(0);
+        return (0.0, 0);
+    }
+    let inverse = 1.0 / scale;
+    let zero = (-lower * inverse).round_ties_even();
+    let (inverse, shift) = (s.splat(inverse), s.splat(zero));
+    let (chunks, tail) = row.as_chunks::<LANES>();
+    for (chunk, codes) in chunks.iter().zip(codes.as_chunks_mut::<LANES>().0) {
+        s.store_u8(s.fma(s.load(chunk), inverse, shift), codes);
+    }
+    let mut last = [0; LANES];
+    s.store_u8(s.fma(padded(s, tail, 0.0), inverse, shift), &mut last);
+    let written = row.len() - tail.len();
+    codes[written..row.len()].copy_from_slice(&last[..tail.len()]);
+    codes[row.len()..].fill(0);
+    (scale, zero as i32)
 }

@@ -19,7 +19,7 @@
 
 #![allow(unsafe_code)]
 
-use super::activation::Activation;
+use super::activation::{Activation, Coarse};
 use super::tile::cover;
 use super::{Target, lanes};
 use crate::isa::{Isa, Supported};
@@ -166,16 +166,16 @@ impl Operation for Gemm<'_, '_> {
     fn run<S: Simd>(self, s: S) {
         // Monomorphic in the activation, so that the tile's epilogue has no branch.
         match self.activation {
-            Activation::Identity => self.all(s, Activation::Identity),
-            Activation::Gelu => self.all(s, Activation::Gelu),
-            other => self.all(s, other),
+            Activation::Identity => self.all(s, Coarse(Activation::Identity)),
+            Activation::Gelu => self.all(s, Coarse(Activation::Gelu)),
+            other => self.all(s, Coarse(other)),
         }
     }
 }
 
 impl Gemm<'_, '_> {
     #[inline(always)]
-    fn all<S: Simd>(mut self, s: S, activation: Activation) {
+    fn all<S: Simd>(mut self, s: S, activation: Coarse) {
         let count = self.rows.scales.len();
         for panel in 0..self.weights.sums.len() / PANEL {
             match S::TILE_I8 {
@@ -222,7 +222,7 @@ impl Gemm<'_, '_> {
         row: usize,
         panel: usize,
         unit: usize,
-        activation: Activation,
+        activation: Coarse,
     ) {
         let fours = self.weights.inputs.div_ceil(4);
         let mut sums = [[s.dot_zero(); UNITS]; ROWS];

@@ -10,6 +10,7 @@ pub mod i8;
 pub(crate) mod tile;
 
 pub use activation::Activation;
+use activation::Apply;
 
 use crate::simd::{LANES, Simd};
 
@@ -86,9 +87,9 @@ impl Target {
     pub(crate) unsafe fn activate<S: Simd, const ROWS: usize, const UNITS: usize>(
         self,
         s: S,
-        activation: Activation,
+        activation: impl Apply,
     ) {
-        if activation == Activation::Identity {
+        if activation.is_identity() {
             return;
         }
         for r in 0..ROWS {

@@ -93,8 +93,8 @@ pub(crate) struct Member {
 /// What is needed for one chunk at a time.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// What goes into a product: states, or their norm where blocks normalise before.
-    input: Vec<f32>,
+    /// What goes into a product where blocks normalise before.
+    normed: Vec<f32>,
     operand: Operand,
     key_value: Vec<f32>,
     /// The heads' outputs, side by side.
@@ -155,10 +155,7 @@ impl Pass<'_> {
             self.keys_and_values(i, block, share, !first_only, member);
             if first_only {
                 self.keep_first_rows(member);
-                for chunk in 0..member.chunks.count() {
-                    self.set_input(block, chunk, member);
-                    self.queries(i, block, chunk, member);
-                }
+                self.queries_of_first_rows(i, block, member);
             }
             self.barrier.wait()?;
             let attended = Attended {
@@ -224,18 +221,21 @@ impl Pass<'_> {
     }
 
     /// What attention's products of a chunk read: its states, or their norm.
-    fn set_input(&self, block: &Block, chunk: usize, member: &mut Member) {
-        let hidden = self.hidden();
-        let rows = member.chunks.rows(chunk);
-        let Scratch { input, operand, .. } = &mut member.scratch;
-        input.clear();
-        input.extend_from_slice(&member.x[rows.start * hidden..rows.end * hidden]);
-        if let (Some(norm), NormPlace::Before) =
-            (&block.attention_norm, self.model.architecture.norm)
-        {
-            norm.apply(&self.model.image, input, &[]);
+    fn attention_input<'m>(
+        &self,
+        block: &Block,
+        x: &'m [f32],
+        normed: &'m mut Vec<f32>,
+    ) -> &'m [f32] {
+        match (&block.attention_norm, self.model.architecture.norm) {
+            (Some(norm), NormPlace::Before) => {
+                normed.clear();
+                normed.extend_from_slice(x);
+                norm.apply(&self.model.image, normed, &[]);
+                normed
+            }
+            _ => x,
         }
-        operand.set(self.model.precision, input, hidden);
     }
 
     /// Keys and values of all rows of the share, for all threads to read; and this thread's own
@@ -256,13 +256,16 @@ impl Pass<'_> {
         let blocks = at_least(blocks, share.blocks * BLOCK * hidden);
         let values = at_least(values, share.rows * hidden + OVERREAD);
         for chunk in 0..member.chunks.count() {
-            self.set_input(block, chunk, member);
-            let rows = member.chunks.rows(chunk);
-            let Scratch { input, operand, key_value, .. } = &mut member.scratch;
+            let Member { x, query, chunks, scratch, .. } = &mut *member;
+            let Scratch { normed, operand, key_value, .. } = scratch;
+            let rows = chunks.rows(chunk);
+            let x = &x[rows.start * hidden..rows.end * hidden];
+            let input = self.attention_input(block, x, normed);
+            operand.set(self.model.precision, input, hidden);
             let key_value = at_least(key_value, rows.len() * 2 * hidden);
             let image = &self.model.image;
             block.key_value.apply(image, operand, input, Activation::Identity, key_value);
-            for part in member.chunks.parts(chunk) {
+            for part in chunks.parts(chunk) {
                 let first = part.row - rows.start;
                 let key_value = &mut key_value[first * 2 * hidden..][..part.count * 2 * hidden];
                 if let Some(rotary) = self.model.rotary.get(i) {
@@ -286,7 +289,7 @@ impl Pass<'_> {
                 }
             }
             if and_queries {
-                self.queries(i, block, chunk, member);
+                self.queries(i, block, chunks.parts(chunk), (operand, input), query);
             }
         }
     }
@@ -305,17 +308,36 @@ impl Pass<'_> {
         member.chunks.cut(&member.spans, CHUNK_ROWS);
     }
 
-    /// Queries of a chunk whose input is set.
-    fn queries(&self, i: usize, block: &Block, chunk: usize, member: &mut Member) {
+    /// Queries of the rows that are left.
+    fn queries_of_first_rows(&self, i: usize, block: &Block, member: &mut Member) {
         let hidden = self.hidden();
-        let rows = member.chunks.rows(chunk);
-        let Scratch { input, operand, .. } = &member.scratch;
-        let query = at_least(&mut member.query, rows.end * hidden);
-        let query = &mut query[rows.start * hidden..];
+        let Member { x, query, chunks, scratch, .. } = member;
+        let Scratch { normed, operand, .. } = scratch;
+        for chunk in 0..chunks.count() {
+            let rows = chunks.rows(chunk);
+            let x = &x[rows.start * hidden..rows.end * hidden];
+            let input = self.attention_input(block, x, normed);
+            operand.set(self.model.precision, input, hidden);
+            self.queries(i, block, chunks.parts(chunk), (operand, input), query);
+        }
+    }
+
+    /// Queries of a chunk of these parts, from its input.
+    fn queries(
+        &self,
+        i: usize,
+        block: &Block,
+        parts: &[Part],
+        (operand, input): (&Operand, &[f32]),
+        query: &mut Vec<f32>,
+    ) {
+        let hidden = self.hidden();
+        let start = parts[0].row * hidden;
+        let query = &mut at_least(query, start + input.len())[start..];
         block.query.apply(&self.model.image, operand, input, Activation::Identity, query);
         if let Some(rotary) = self.model.rotary.get(i) {
-            for part in member.chunks.parts(chunk) {
-                let own = query[(part.row - rows.start) * hidden..].chunks_exact_mut(hidden);
+            for part in parts {
+                let own = query[(part.row - parts[0].row) * hidden..].chunks_exact_mut(hidden);
                 for (r, row) in own.take(part.count).enumerate() {
                     rotary.turn(row, part.first + r);
                 }
@@ -413,14 +435,14 @@ impl Pass<'_> {
         let activation = function(self.model.architecture.activation);
         let rows = member.chunks.rows(chunk);
         let x = &mut member.x[rows.start * hidden..rows.end * hidden];
-        let Scratch { input, operand, answer, inner, gate, .. } = &mut member.scratch;
+        let Scratch { normed, operand, answer, inner, gate, .. } = &mut member.scratch;
         let input = match self.model.architecture.norm {
             NormPlace::After => &*x,
             NormPlace::Before => {
-                input.clear();
-                input.extend_from_slice(x);
-                block.perceptron_norm.apply(image, input, &[]);
-                &*input
+                normed.clear();
+                normed.extend_from_slice(x);
+                block.perceptron_norm.apply(image, normed, &[]);
+                &*normed
             }
         };
         operand.set(precision, input, hidden);

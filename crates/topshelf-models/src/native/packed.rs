@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 use topshelf_kernels::gemm::{self, Activation};
 use topshelf_kernels::quantise_i8_row;
-use topshelf_kernels::rows::{layer_norm, quantise_u8_row};
+use topshelf_kernels::rows::{layer_norm, quantise_u8_row, quantise_u8_rows};
 
 use super::checkpoint;
 use super::image::{Image, ImageWriter, Place};
@@ -246,14 +246,10 @@ impl Operand {
         match precision {
             Precision::Int8 => {
                 self.codes.resize(self.count * self.stride, 0);
-                self.scales.clear();
-                self.zeros.clear();
-                let codes = self.codes.chunks_exact_mut(self.stride);
-                for (row, codes) in values.chunks_exact(width).zip(codes) {
-                    let (scale, zero) = quantise_u8_row(row, codes);
-                    self.scales.push(scale);
-                    self.zeros.push(zero);
-                }
+                self.scales.resize(self.count, 0.0);
+                self.zeros.resize(self.count, 0);
+                let codes = (&mut self.codes[..], self.stride);
+                quantise_u8_rows(values, width, codes, &mut self.scales, &mut self.zeros);
             }
             Precision::Bf16 => {
                 self.halves.resize(self.count * self.stride, 0);
@@ -385,10 +381,6 @@ impl Norm {
     pub(crate) fn apply(&self, image: &Image, rows: &mut [f32], residual: &[f32]) {
         let weight = image.f32(self.weight);
         let bias = self.bias.map_or(&[][..], |bias| image.f32(bias));
-        let width = weight.len();
-        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-            let residual = residual.get(i * width..(i + 1) * width).unwrap_or(&[]);
-            layer_norm(row, residual, weight, bias, self.epsilon);
-        }
+        layer_norm(rows, residual, weight, bias, self.epsilon);
     }
 }
