@@ -1,13 +1,14 @@
 //! The threads of an encoder: [`Team`], and the [`Barrier`] at which they wait for each other.
 //!
-//! The threads are a rayon pool of the encoder's own, asleep between calls. Within a call they
-//! meet at a barrier once for each block of the model, some thousand times a second, so the
+//! The caller's thread and a rayon pool of the encoder's own, asleep between calls, work together.
+//! Within a call they meet at a barrier once for each block of the model, some thousand times a second, so the
 //! barrier spins: a thread that slept there would wake up later than its turn is long. After a
 //! while it yields, for machines with fewer free cores than threads.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -16,6 +17,7 @@ const SPINS: usize = 4096;
 
 /// Threads that compute one call together.
 pub(crate) struct Team {
+    /// All but the caller's.
     pool: ThreadPool,
     threads: usize,
 }
@@ -24,7 +26,8 @@ impl Team {
     /// The error is the system's, for threads that cannot be started.
     pub(crate) fn start(threads: usize) -> Result<Self, String> {
         ThreadPoolBuilder::new()
-            .num_threads(threads)
+            // A pool of none would be one of as many as there are cores.
+            .num_threads((threads - 1).max(1))
             .thread_name(|i| format!("topshelf-encoder-{i}"))
             .build()
             .map(|pool| Self { pool, threads })
@@ -35,21 +38,34 @@ impl Team {
         self.threads
     }
 
-    /// Runs `work(i, barrier)` on each thread i. A panic ends the work of all and is answered.
+    /// Runs `work(i, barrier)` for each i below the number of threads, all at once, 0 on the
+    /// caller's. A panic ends the work of all and is answered. Only one call runs at a time: the
+    /// threads of a second one would wait for each other behind those of the first.
     pub(crate) fn run(
         &self,
         work: impl Fn(usize, &Barrier) -> Result<(), Broken> + Sync,
     ) -> Result<(), Box<dyn Any + Send>> {
         let barrier = Barrier::new(self.threads);
-        let outcomes = self.pool.broadcast(|context| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(context.index(), &barrier)));
-            if outcome.is_err() {
+        let panic = Mutex::new(None);
+        let one = |i| {
+            if let Err(own) = catch_unwind(AssertUnwindSafe(|| work(i, &barrier))) {
                 barrier.break_up();
+                let mut panic = panic.lock().unwrap_or_else(PoisonError::into_inner);
+                panic.get_or_insert(own);
             }
-            outcome
+        };
+        self.pool.in_place_scope(|scope| {
+            for i in 1..self.threads {
+                let one = &one;
+                scope.spawn(move |_| one(i));
+            }
+            one(0);
         });
-        // `Broken` only says that another thread panicked, and that one's outcome is here too.
-        outcomes.into_iter().try_for_each(|outcome| outcome.map(|_| ()))
+        // That a thread left because another one panicked is known by that panic.
+        match panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(panic) => Err(panic),
+            None => Ok(()),
+        }
     }
 }
 
@@ -106,8 +122,6 @@ impl Barrier {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
     #[test]
