@@ -33,6 +33,7 @@ neon:
 
 # The slow group: effectiveness on ../shared/data where that folder is, and the demo.
 slow:
+    cargo test --release -p topshelf-models --features slow-tests --test slow -- --nocapture
     cargo test --release -p topshelf-cli --features slow-tests --test slow -- --nocapture --test-threads 1
 
 # Formats what `format` checks.

@@ -2,7 +2,7 @@
 //! since the last look at it.
 //!
 //! What differs from run to run and from machine to machine is replaced before the snapshot is
-//! taken: folders, times, fingerprints, and the scores of the models, whose last digits depend on
+//! taken: folders, times, fingerprints, engines, and the scores of the models, whose last digits depend on
 //! the processor. Order and places stand. `demo` is tested with the slow group.
 
 use std::fs;
@@ -53,6 +53,7 @@ fn settle(value: &mut Value, folders: &[(&Path, &str)]) {
                     "relevance_score" => *field = json!("[score]"),
                     "milliseconds" | "latency_ms" => *field = json!("[time]"),
                     "fingerprint" => *field = json!("[fingerprint]"),
+                    "engine" => *field = json!("[engine]"),
                     _ => settle(field, folders),
                 }
             }

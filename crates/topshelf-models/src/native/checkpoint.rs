@@ -82,7 +82,10 @@ pub(crate) struct Matrix {
 pub(crate) enum Values {
     F32(Vec<f32>),
     /// `w = scales[output] · code`: the integers of a quantised export.
-    I8 { codes: Vec<i8>, scales: Vec<f32> },
+    I8 {
+        codes: Vec<i8>,
+        scales: Vec<f32>,
+    },
 }
 
 /// A table of rows that are looked up.
@@ -98,5 +101,9 @@ pub(crate) struct Table {
 pub(crate) enum TableValues {
     F32(Vec<f32>),
     /// `w = scale · (code - zero)`.
-    U8 { codes: Vec<u8>, scale: f32, zero: u8 },
+    U8 {
+        codes: Vec<u8>,
+        scale: f32,
+        zero: u8,
+    },
 }

@@ -46,11 +46,16 @@ fn bert(config: Config<'_>, offset: usize, head: Head) -> Result<Architecture, S
     let default_intermediate = if config.is("electra") { 1024 } else { 3072 };
     Ok(Architecture {
         hidden,
-        embedding_width: match config.is("electra") {
-            true => config.size("embedding_size", 128)?,
-            false => hidden,
+        embedding_width: if config.is("electra") {
+            config.size("embedding_size", 128)?
+        } else {
+            hidden
         },
-        heads: config.heads(hidden, "num_attention_heads", if config.is("electra") { 4 } else { 12 })?,
+        heads: config.heads(
+            hidden,
+            "num_attention_heads",
+            if config.is("electra") { 4 } else { 12 },
+        )?,
         intermediate: config.size("intermediate_size", default_intermediate)?,
         max_positions: Some(config.size("max_position_embeddings", 512)?.saturating_sub(offset)),
         norm_epsilon: config.number("layer_norm_eps").unwrap_or(1e-12),
@@ -296,8 +301,8 @@ mod tests {
             let architecture = read(&config).unwrap();
             let found: Vec<_> = architecture.blocks.iter().map(|block| block.window).collect();
             assert_eq!(found, windows);
-            assert_eq!(architecture.blocks[1].rotary_base, 500.0);
-            assert_eq!(architecture.blocks[0].rotary_base, 160_000.0);
+            assert_eq!(architecture.blocks[1].rotary_base.to_bits(), 500.0_f32.to_bits());
+            assert_eq!(architecture.blocks[0].rotary_base.to_bits(), 160_000.0_f32.to_bits());
             assert_eq!(architecture.head, None);
         }
     }
@@ -308,7 +313,10 @@ mod tests {
             (json!({"model_type": "t5"}), "\"t5\""),
             (json!({}), "model_type"),
             (json!({"model_type": "bert", "hidden_act": "mish"}), "\"mish\""),
-            (json!({"model_type": "bert", "position_embedding_type": "relative_key"}), "relative_key"),
+            (
+                json!({"model_type": "bert", "position_embedding_type": "relative_key"}),
+                "relative_key",
+            ),
             (json!({"model_type": "bert", "num_attention_heads": 7}), "7 heads"),
             (json!({"model_type": "bert", "hidden_size": -3}), "hidden_size is -3"),
             (json!({"model_type": "deberta-v2"}), "without relative"),

@@ -132,8 +132,13 @@ fn int8_and_bf16_stay_near() {
 #[test]
 fn the_image_is_kept_and_gives_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let batch: TokenBatch =
-        golden("bert-cross").sequences.iter().map(GoldenSequence::sequence).collect::<Vec<_>>().iter().collect();
+    let batch: TokenBatch = golden("bert-cross")
+        .sequences
+        .iter()
+        .map(GoldenSequence::sequence)
+        .collect::<Vec<_>>()
+        .iter()
+        .collect();
     let scores = |encoder: &NativeEncoder| encoder.encode(&batch, Output::Logits).unwrap();
     let first = scores(&load("bert-cross", dir.path(), 2, Precision::Int8));
     let image = dir.path().join("topshelf-int8.image");

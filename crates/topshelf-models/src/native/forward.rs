@@ -405,14 +405,16 @@ impl Pass<'_> {
                 .collect();
             let values = &query[column..];
             if let Some(tables) = &attended.block.relative {
-                let queries = HeadRows { count: part.count, values, stride: hidden };
+                let (count, first) = (part.count, part.first);
+                let queries = HeadRows { count, first, values, stride: hidden };
                 let keys = keys_of.iter().map(|(own, span)| HeadRows {
                     count: span.count,
+                    first: span.first,
                     values: &own.keys[span.row * hidden + column..],
                     stride: hidden,
                 });
                 let (rows, bias) = (&mut scratch.relative, &mut scratch.bias);
-                tables.bias(&self.model.image, head, queries, part.first, keys, rows, bias);
+                tables.bias(&self.model.image, head, queries, keys, rows, bias);
             }
             let queries = Queries {
                 count: part.count,

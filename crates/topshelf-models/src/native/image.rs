@@ -89,7 +89,8 @@ impl Image {
         }
         let base = (16 + length).next_multiple_of(ALIGNMENT);
         for (name, place) in &header.tensors {
-            let end = place.len.checked_mul(place.kind.bytes()).and_then(|n| n.checked_add(place.at));
+            let end =
+                place.len.checked_mul(place.kind.bytes()).and_then(|n| n.checked_add(place.at));
             if end.and_then(|end| end.checked_add(base)).is_none_or(|end| end > all.len())
                 || !place.at.is_multiple_of(ALIGNMENT)
             {
@@ -194,7 +195,11 @@ impl ImageWriter {
 /// Whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    // A store may be shared: readable for whom the umask lets read, not for the writer alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

@@ -52,6 +52,7 @@ use self::packed::Operand;
 pub use self::packed::Precision;
 use self::plan::Plan;
 use self::team::Team;
+use crate::digest;
 use crate::encoder::{Encoder, Output, TokenBatch};
 use crate::error::{ModelError, Result};
 use crate::spec::ModelFolder;
@@ -206,8 +207,7 @@ impl NativeEncoder {
                     Wanted::All => own.rows,
                     Wanted::First => own.spans.iter().filter(|span| span.first == 0).count(),
                 };
-                let member =
-                    buffers.members[share].lock().unwrap_or_else(PoisonError::into_inner);
+                let member = buffers.members[share].lock().unwrap_or_else(PoisonError::into_inner);
                 states.extend_from_slice(&member.out[*taken * hidden..][..rows * hidden]);
                 *taken += rows;
             }
@@ -233,7 +233,13 @@ impl NativeEncoder {
         if let Some(dense) = &head.dense {
             own.operand.set(Precision::F32, &own.pooled, hidden);
             own.dense.resize(own.pooled.len(), 0.0);
-            dense.apply(image, &own.operand, &own.pooled, function(kind.activation), &mut own.dense);
+            dense.apply(
+                image,
+                &own.operand,
+                &own.pooled,
+                function(kind.activation),
+                &mut own.dense,
+            );
             std::mem::swap(&mut own.pooled, &mut own.dense);
         }
         if let Some(norm) = &head.norm {
@@ -303,8 +309,7 @@ fn made_of(folder: &ModelFolder, config: &serde_json::Value, precision: Precisio
         hash.update([0]);
         hash.update(&file.sha256);
     }
-    let sum: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{IMAGE_VERSION} {} {sum}", precision.name())
+    format!("{IMAGE_VERSION} {} {}", precision.name(), digest::hex(&hash.finalize()))
 }
 
 /// Reads the weights and packs them.

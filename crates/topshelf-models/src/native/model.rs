@@ -13,8 +13,8 @@ use super::image::{Image, ImageWriter};
 use super::packed::{
     Linear, Norm, Precision, Table, some_outputs, write_linear, write_norm, write_table,
 };
-use super::rotary::Rotary;
 use super::relative;
+use super::rotary::Rotary;
 
 /// A model in memory.
 pub(crate) struct Model {

@@ -182,9 +182,12 @@ impl<'a, P: Parameters> Reader<'a, P> {
 
     fn embeddings(&self) -> Result<Embeddings, String> {
         let (hidden, width) = (self.architecture.hidden, self.architecture.embedding_width);
-        let optional = |name: &str| match self.has_part(&format!("{name}.weight")) {
-            true => self.table(name, width).map(Some),
-            false => Ok(None),
+        let optional = |name: &str| {
+            if self.has_part(&format!("{name}.weight")) {
+                self.table(name, width).map(Some)
+            } else {
+                Ok(None)
+            }
         };
         let position = optional("embeddings.position_embeddings")?;
         if matches!(self.architecture.positions, Positions::Absolute { .. }) && position.is_none() {
@@ -226,9 +229,12 @@ impl<'a, P: Parameters> Reader<'a, P> {
             let linear = |part: &str| self.linear(&name(part), hidden, hidden);
             (linear(names.query)?, linear(names.key)?, linear(names.value)?)
         };
-        let own = |part: &str| match self.has_part(&format!("{prefix}{part}.weight")) {
-            true => self.linear(&name(part), hidden, hidden).map(Some),
-            false => Ok(None),
+        let own = |part: &str| {
+            if self.has_part(&format!("{prefix}{part}.weight")) {
+                self.linear(&name(part), hidden, hidden).map(Some)
+            } else {
+                Ok(None)
+            }
         };
         Ok(Block {
             attention_norm: match self.architecture.norm {
@@ -253,9 +259,10 @@ impl<'a, P: Parameters> Reader<'a, P> {
         let dense = self.names.head_dense.replace("{prefix}", self.prefix);
         Ok(HeadWeights {
             dense: Some(self.linear_at(&dense, hidden, hidden)?),
-            norm: match self.parameters.has("head.norm.weight") {
-                true => Some(self.norm_at("head.norm")?),
-                false => None,
+            norm: if self.parameters.has("head.norm.weight") {
+                Some(self.norm_at("head.norm")?)
+            } else {
+                None
             },
             classifier: self.linear_at(self.names.classifier, self.architecture.labels, hidden)?,
         })
@@ -285,10 +292,8 @@ impl<'a, P: Parameters> Reader<'a, P> {
             return Err(format!("the weight of {module} is not whole"));
         }
         let bias = format!("{module}.bias");
-        let bias = match self.parameters.has(&bias) {
-            true => Some(self.vector(&bias, outputs)?),
-            false => None,
-        };
+        let bias =
+            if self.parameters.has(&bias) { Some(self.vector(&bias, outputs)?) } else { None };
         Ok(Linear { weight, bias })
     }
 
@@ -297,9 +302,10 @@ impl<'a, P: Parameters> Reader<'a, P> {
     }
 
     fn optional_norm(&self, module: &str) -> Result<Option<Norm>, String> {
-        match self.has_part(&format!("{module}.weight")) {
-            true => self.norm(module).map(Some),
-            false => Ok(None),
+        if self.has_part(&format!("{module}.weight")) {
+            self.norm(module).map(Some)
+        } else {
+            Ok(None)
         }
     }
 

@@ -37,7 +37,8 @@ pub(crate) struct File {
 
 impl File {
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let file = std::fs::File::open(path).map_err(|error| format!("it cannot be read: {error}"))?;
+        let file =
+            std::fs::File::open(path).map_err(|error| format!("it cannot be read: {error}"))?;
         let model = ModelProto::parse_file(file)
             .map_err(|error| format!("its ONNX file cannot be read: {error}"))?;
         let graph = model.graph.ok_or("its ONNX file has no graph")?;
@@ -92,7 +93,8 @@ impl File {
         let path = node_path(module);
         let named = self.graph.node.iter().find(|node| {
             let name = node.name.as_deref().unwrap_or_default();
-            is_product(node) && name.strip_prefix(&path).is_some_and(|rest| rest.starts_with("/MatMul"))
+            is_product(node)
+                && name.strip_prefix(&path).is_some_and(|rest| rest.starts_with("/MatMul"))
         });
         named.ok_or_else(|| match self.fused() {
             Some(fused) => format!("its ONNX file has fused operators ({fused})"),
@@ -152,7 +154,10 @@ impl Parameters for File {
             other => return Err(format!("{weight} has the shape {other:?}, not that of a matrix")),
         };
         let transposed = operator(product) == "Gemm"
-            && product.attribute.iter().any(|a| a.name.as_deref() == Some("transB") && a.i == Some(1));
+            && product
+                .attribute
+                .iter()
+                .any(|a| a.name.as_deref() == Some("transB") && a.i == Some(1));
         let (outputs, inputs) = if transposed { (rows, columns) } else { (columns, rows) };
         let values = if operator(product) == "MatMulInteger" {
             let zero = product.input.get(3).map(String::as_str).unwrap_or_default();
@@ -189,7 +194,9 @@ impl Parameters for File {
         match (shape(tensor)?.as_slice(), &values) {
             (&[rows, width], TableValues::F32(values)) if values.len() == rows * width => {}
             (&[rows, width], TableValues::U8 { codes, .. }) if codes.len() == rows * width => {}
-            (other, _) => return Err(format!("{name} has the shape {other:?}, not that of a table")),
+            (other, _) => {
+                return Err(format!("{name} has the shape {other:?}, not that of a table"));
+            }
         }
         let shape = shape(tensor)?;
         Ok(Table { rows: shape[0], width: shape[1], values })
@@ -209,9 +216,7 @@ impl File {
         let zeros = if zero.is_empty() { vec![0] } else { raw(self.tensor(zero)?)? };
         let (codes, expected): (Vec<i8>, u8) = match tensor.data_type {
             Some(DataType::INT8) => (bytes.iter().map(|&byte| byte as i8).collect(), 0),
-            Some(DataType::UINT8) => {
-                (bytes.iter().map(|&byte| (byte ^ 0x80) as i8).collect(), 128)
-            }
+            Some(DataType::UINT8) => (bytes.iter().map(|&byte| (byte ^ 0x80) as i8).collect(), 128),
             _ => return Err(format!("{name} is of a type that is not read")),
         };
         if zeros.iter().any(|&zero| zero != expected) {

@@ -129,10 +129,7 @@ pub(crate) fn some_outputs(
         },
     };
     let bias = linear.bias.as_ref().map(|bias| bias[range.clone()].to_vec());
-    checkpoint::Linear {
-        weight: checkpoint::Matrix { outputs: range.len(), inputs, values },
-        bias,
-    }
+    checkpoint::Linear { weight: checkpoint::Matrix { outputs: range.len(), inputs, values }, bias }
 }
 
 /// Codes and scales, one for each output.
@@ -168,9 +165,7 @@ impl Linear {
     pub(crate) fn find(image: &Image, name: &str, outputs: usize, inputs: usize) -> Option<Self> {
         let place = |suffix: &str| image.place(&format!("{name}.{suffix}"));
         let matrix = match place("codes") {
-            Some(codes) => {
-                Packed::Int8 { codes, scales: place("scales")?, sums: place("sums")? }
-            }
+            Some(codes) => Packed::Int8 { codes, scales: place("scales")?, sums: place("sums")? },
             None => match place("bf16") {
                 Some(values) => Packed::Bf16(values),
                 None => Packed::F32(place("f32")?),
@@ -218,7 +213,8 @@ impl Linear {
                 gemm::bf16::gemm_bf16(rows, &weights, activation, out, outputs);
             }
             Packed::F32(place) => {
-                let weights = gemm::f32::Weights { outputs, inputs, values: image.f32(place), bias };
+                let weights =
+                    gemm::f32::Weights { outputs, inputs, values: image.f32(place), bias };
                 let rows = gemm::f32::Rows { count: rows.count, values, stride: inputs };
                 gemm::f32::gemm_f32(rows, &weights, activation, out, outputs);
             }
@@ -278,7 +274,11 @@ pub(crate) struct Table {
 enum TableValues {
     F32(Place),
     /// `scales` holds one scale, or one for each row; so `zeros`.
-    U8 { codes: Place, scales: Place, zeros: Place },
+    U8 {
+        codes: Place,
+        scales: Place,
+        zeros: Place,
+    },
 }
 
 /// Writes the table under `name`.
@@ -316,15 +316,12 @@ impl Table {
     /// The table that [`write_table`] wrote, if there is one of that name.
     pub(crate) fn find(image: &Image, name: &str, width: usize) -> Option<Self> {
         let place = |suffix: &str| image.place(&format!("{name}.{suffix}"));
-        let (values, elements) = match place("codes") {
-            Some(codes) => {
-                let (scales, zeros) = (place("scales")?, place("zeros")?);
-                (TableValues::U8 { codes, scales, zeros }, image.u8(codes).len())
-            }
-            None => {
-                let values = place("f32")?;
-                (TableValues::F32(values), image.f32(values).len())
-            }
+        let (values, elements) = if let Some(codes) = place("codes") {
+            let (scales, zeros) = (place("scales")?, place("zeros")?);
+            (TableValues::U8 { codes, scales, zeros }, image.u8(codes).len())
+        } else {
+            let values = place("f32")?;
+            (TableValues::F32(values), image.f32(values).len())
         };
         Some(Self { rows: elements / width.max(1), width, values })
     }

@@ -145,7 +145,7 @@ impl Plan {
             let best = (fewest..=most)
                 .rev()
                 .map(|to| Group::new(cu_seqlens, from..to, threads))
-                .min_by_key(|group| group.waste())
+                .min_by_key(Group::waste)
                 .unwrap_or_else(|| Group::new(cu_seqlens, from..most, threads));
             from = best.end;
             groups.push(best);

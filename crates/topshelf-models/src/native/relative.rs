@@ -113,6 +113,8 @@ fn pack_heads(table: &[f32], heads: usize, dimension: usize) -> Vec<f32> {
 #[derive(Clone, Copy)]
 pub(crate) struct HeadRows<'a> {
     pub(crate) count: usize,
+    /// The first row's place in its sequence.
+    pub(crate) first: usize,
     pub(crate) values: &'a [f32],
     pub(crate) stride: usize,
 }
@@ -147,14 +149,13 @@ impl Tables {
         Ok(Self { keys, queries, zeros, span: span(of), dimension, of })
     }
 
-    /// Writes the bias of one head: row r of `queries`, at place `first + r`, and key j of `keys`
+    /// Writes the bias of one head: row r of `queries`, at place `queries.first + r`, and key j of `keys`
     /// (pieces in order) at `bias[r * all keys + j]`.
     pub(crate) fn bias<'k>(
         &self,
         image: &Image,
         head: usize,
         queries: HeadRows<'_>,
-        first: usize,
         keys: impl Iterator<Item = HeadRows<'k>> + Clone,
         scratch: &mut Scratch,
         bias: &mut Vec<f32>,
@@ -167,7 +168,7 @@ impl Tables {
             self.products(image, place, head, queries, scratch);
             for (r, products) in scratch.products.chunks_exact(width).enumerate() {
                 for (j, bias) in bias[r * all..][..all].iter_mut().enumerate() {
-                    *bias += products[self.row(first + r, j)];
+                    *bias += products[self.row(queries.first + r, j)];
                 }
             }
         }
@@ -177,7 +178,7 @@ impl Tables {
                 self.products(image, place, head, piece, scratch);
                 for (j, products) in scratch.products.chunks_exact(width).enumerate() {
                     for r in 0..queries.count {
-                        bias[r * all + base + j] += products[self.row(first + r, base + j)];
+                        bias[r * all + base + j] += products[self.row(queries.first + r, base + j)];
                     }
                 }
                 base += piece.count;

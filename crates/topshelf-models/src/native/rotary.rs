@@ -32,7 +32,8 @@ impl Rotary {
             .iter()
             .map(|block| {
                 let base = block.rotary_base;
-                if let Some((_, rotary)) = known.iter().find(|(of, _)| of.to_bits() == base.to_bits())
+                if let Some((_, rotary)) =
+                    known.iter().find(|(of, _)| of.to_bits() == base.to_bits())
                 {
                     return Arc::clone(rotary);
                 }
@@ -45,9 +46,8 @@ impl Rotary {
 
     fn new(base: f32, dimension: usize, places: usize) -> Self {
         let half = dimension / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| 1.0 / base.powf((2 * i) as f32 / dimension as f32))
-            .collect();
+        let frequencies: Vec<f32> =
+            (0..half).map(|i| 1.0 / base.powf((2 * i) as f32 / dimension as f32)).collect();
         let turns = (0..places)
             .flat_map(|place| {
                 frequencies.iter().map(move |frequency| {
@@ -78,11 +78,11 @@ mod tests {
     #[test]
     fn a_quarter_turn_swaps_the_halves() {
         let rotary = Rotary { half: 1, turns: vec![(1.0, 0.0), (0.0, 1.0)] };
-        let mut row = [1.0, 2.0, 3.0, 4.0];
+        let mut row = [1.0_f32, 2.0, 3.0, 4.0];
         rotary.turn(&mut row, 0);
-        assert_eq!(row, [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(row.map(f32::to_bits), [1.0_f32, 2.0, 3.0, 4.0].map(f32::to_bits));
         rotary.turn(&mut row, 1);
-        assert_eq!(row, [-2.0, 1.0, -4.0, 3.0]);
+        assert_eq!(row.map(f32::to_bits), [-2.0_f32, 1.0, -4.0, 3.0].map(f32::to_bits));
     }
 
     #[test]

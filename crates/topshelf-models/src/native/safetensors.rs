@@ -15,7 +15,8 @@ pub(crate) struct File {
 
 impl File {
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let bytes = MappedFile::open(path).map_err(|error| format!("it cannot be read: {error}"))?;
+        let bytes =
+            MappedFile::open(path).map_err(|error| format!("it cannot be read: {error}"))?;
         let file = Self { bytes };
         file.tensors()?;
         Ok(file)
@@ -58,7 +59,9 @@ impl Parameters for File {
             (shape, values) if shape.len() == 2 => {
                 Ok(Matrix { outputs: shape[0], inputs: shape[1], values: Values::F32(values) })
             }
-            (shape, _) => Err(format!("tensor {name} has the shape {shape:?}, not that of a matrix")),
+            (shape, _) => {
+                Err(format!("tensor {name} has the shape {shape:?}, not that of a matrix"))
+            }
         }
     }
 
@@ -71,7 +74,9 @@ impl Parameters for File {
             (shape, values) if shape.len() == 2 => {
                 Ok(Table { rows: shape[0], width: shape[1], values: TableValues::F32(values) })
             }
-            (shape, _) => Err(format!("tensor {name} has the shape {shape:?}, not that of a table")),
+            (shape, _) => {
+                Err(format!("tensor {name} has the shape {shape:?}, not that of a table"))
+            }
         }
     }
 }
@@ -104,7 +109,7 @@ mod tests {
             (0x0000, 0.0),
             (0xfc00, f32::NEG_INFINITY),
         ] {
-            assert_eq!(f16_to_f32(bits), value);
+            assert_eq!(f16_to_f32(bits).to_bits(), f32::to_bits(value));
         }
         assert!(f16_to_f32(0x7e00).is_nan());
     }
