@@ -7,11 +7,13 @@
 //! (the short ones fill the gaps), and between two calls it is looked whether anyone still waits
 //! for the answer.
 //!
-//! **What is one tensor** ([`crate::onnx`]): a single sequence, always. The usual int8 ONNX files
-//! quantise activations with one scale for the whole tensor (`DynamicQuantizeLinear`), so in a
-//! padded batch a pair's score depends on its neighbours, and the rule "same pair, same bits"
-//! would be lost. It costs nothing. 100 pairs of msmarco-dl19 (40 to 188 tokens, 9,524 in all),
-//! ms-marco-MiniLM-L12-v2 int8, rten 0.27, AMD EPYC with AVX-512 VNNI, two cores:
+//! **What is computed together.** The native engine ([`crate::native`]) takes all tokens of a call as
+//! rows and rounds row by row, so nothing of this matters to it. On the ONNX path ([`crate::onnx`])
+//! a tensor is a single sequence, always. The usual int8 ONNX files quantise activations with one
+//! scale for the whole tensor (`DynamicQuantizeLinear`), so in a padded batch a pair's score depends
+//! on its neighbours, and the rule "same pair, same bits" would be lost. It costs nothing. 100 pairs
+//! of msmarco-dl19 (40 to 188 tokens, 9,524 in all), ms-marco-MiniLM-L12-v2 int8, rten 0.27, AMD EPYC
+//! with AVX-512 VNNI, two cores:
 //!
 //! | tensor | threads | tokens/s | largest, mean change of a logit |
 //! | --- | --- | --- | --- |

@@ -15,8 +15,8 @@
 //! | `Cls` | `[sequences, width]`: the last hidden state of each first token |
 //! | `Hidden` | `[tokens, width]`: the last hidden state of every token, sequences end to end |
 //!
-//! The implementation over ONNX files is [`crate::onnx`]; which sequences run together is
-//! decided in [`crate::batch`].
+//! The implementations are [`crate::native`] and, over ONNX files, [`crate::onnx`]; which sequences
+//! run together is decided in [`crate::batch`].
 
 use crate::error::Result;
 
