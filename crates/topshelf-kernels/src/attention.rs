@@ -223,8 +223,7 @@ fn on(
             "keys of each block"
         );
         assert!(
-            piece.count == 0
-                || piece.values.len() >= piece.count * dimension + OVERREAD,
+            piece.count == 0 || piece.values.len() >= piece.count * dimension + OVERREAD,
             "values for each key, and what is read beyond them"
         );
     }
@@ -453,7 +452,7 @@ fn vectors(elements: &std::ops::Range<usize>) -> std::ops::Range<usize> {
 
 /// -∞ sixteen times, 0 sixteen times, -∞ sixteen times: what is added to a vector that is seen in
 /// part.
-const EDGES: [f32; 3 * LANES] = {
+static EDGES: [f32; 3 * LANES] = {
     let mut edges = [f32::NEG_INFINITY; 3 * LANES];
     let mut i = LANES;
     while i < 2 * LANES {
@@ -462,6 +461,11 @@ const EDGES: [f32; 3 * LANES] = {
     }
     edges
 };
+
+/// What makes all but the first `seen` of sixteen -∞, when it is added.
+pub(crate) fn edge(seen: usize) -> &'static [f32; LANES] {
+    lanes(&EDGES, 2 * LANES - seen)
+}
 
 /// Makes the scores of the keys that the tile sees, but not this row, -∞.
 #[inline(always)]
@@ -484,7 +488,7 @@ fn hide<S: Simd>(
     }
     let within = row.end % LANES;
     if within > 0 {
-        let edge = lanes(&EDGES, 2 * LANES - within);
+        let edge = edge(within);
         let last = &mut scores[seen.end - 1];
         s.store(s.add(s.load(last), s.load(edge)), last);
     }

@@ -48,7 +48,10 @@ fn layer_norm_on(
     bias: &[f32],
     epsilon: f32,
 ) {
-    assert!(weight.is_empty() && rows.is_empty() || rows.len() % weight.len() == 0, "whole rows");
+    assert!(
+        weight.is_empty() && rows.is_empty() || rows.len().is_multiple_of(weight.len()),
+        "whole rows"
+    );
     assert!(bias.is_empty() || bias.len() == weight.len(), "a bias for each weight");
     assert!(residual.is_empty() || residual.len() == rows.len(), "a residual for each element");
     if !rows.is_empty() {

@@ -50,13 +50,21 @@ impl Bag {
     }
 
     pub(super) fn with_fault(fault: Fault) -> Arc<Self> {
-        let identity = ModelIdentity { name: "bag".into(), fingerprint: "bag-64".into(), engine: "test".into() };
+        let identity = ModelIdentity {
+            name: "bag".into(),
+            fingerprint: "bag-64".into(),
+            engine: "test".into(),
+        };
         Arc::new(Self { identity, fault, embedded: AtomicUsize::new(0) })
     }
 
     /// The same words under the identity of another model.
     pub(super) fn other() -> Arc<Self> {
-        let identity = ModelIdentity { name: "other".into(), fingerprint: "other-64".into(), engine: "test".into() };
+        let identity = ModelIdentity {
+            name: "other".into(),
+            fingerprint: "other-64".into(),
+            engine: "test".into(),
+        };
         Arc::new(Self { identity, fault: Fault::None, embedded: AtomicUsize::new(0) })
     }
 

@@ -105,7 +105,7 @@ impl Apply for Activation {
             Self::GeluTanh => {
                 let cubic = s.fma(s.mul(s.mul(x, x), x), s.splat(0.044_715), x);
                 // ½(1 + tanh y) = σ(2y)
-                s.mul(x, sigmoid(s, s.mul(s.splat(1.595_769_1), cubic)))
+                s.mul(x, sigmoid(s, s.mul(s.splat(1.595_769), cubic)))
             }
             Self::Relu => s.max(s.splat(0.0), x),
             Self::Silu => s.mul(x, sigmoid(s, x)),

@@ -116,7 +116,7 @@ fn on(
 ) {
     let count = rows.count;
     let depth = weights.inputs.next_multiple_of(2);
-    assert!(rows.stride % 2 == 0 && rows.stride >= depth, "a stride of whole pairs");
+    assert!(rows.stride.is_multiple_of(2) && rows.stride >= depth, "a stride of whole pairs");
     assert!(
         count == 0 || rows.values.len() >= (count - 1) * rows.stride + depth,
         "values for each row"
@@ -124,7 +124,10 @@ fn on(
     assert_eq!(weights.values.len(), packed_len(weights.outputs, weights.inputs), "packed values");
     assert_eq!(weights.bias.len(), padded_outputs(weights.outputs), "a bias for each output");
     assert!(stride >= weights.outputs, "rows of the result must not overlap");
-    assert!(count == 0 || out.len() >= (count - 1) * stride + weights.outputs, "room for the result");
+    assert!(
+        count == 0 || out.len() >= (count - 1) * stride + weights.outputs,
+        "room for the result"
+    );
     simd::run_bf16(supported, Gemm { rows, weights, activation, out, stride });
 }
 
@@ -186,7 +189,8 @@ impl Gemm<'_, '_> {
         // of rows. Reads of pairs are of four bytes at any alignment.
         unsafe {
             let mut a = self.rows.values.as_ptr().add(row * self.rows.stride);
-            let mut b = self.weights.values.as_ptr().add((panel * pairs * PANEL + unit * LANES) * 2);
+            let mut b =
+                self.weights.values.as_ptr().add((panel * pairs * PANEL + unit * LANES) * 2);
             for _ in 0..pairs {
                 let columns: [S::I; UNITS] = std::array::from_fn(|u| {
                     s.load_pairs(&*b.add(u * LANES * 2).cast::<[u16; 2 * LANES]>())

@@ -108,7 +108,10 @@ fn on(
     assert_eq!(weights.values.len(), packed_len(weights.outputs, weights.inputs), "packed values");
     assert_eq!(weights.bias.len(), padded_outputs(weights.outputs), "a bias for each output");
     assert!(stride >= weights.outputs, "rows of the result must not overlap");
-    assert!(count == 0 || out.len() >= (count - 1) * stride + weights.outputs, "room for the result");
+    assert!(
+        count == 0 || out.len() >= (count - 1) * stride + weights.outputs,
+        "room for the result"
+    );
     simd::run(supported, Gemm { rows, weights, activation, out, stride });
 }
 

@@ -135,7 +135,7 @@ fn on(
 ) {
     let count = rows.scales.len();
     let depth = weights.inputs.next_multiple_of(4);
-    assert!(rows.stride % 4 == 0 && rows.stride >= depth, "a stride of whole fours");
+    assert!(rows.stride.is_multiple_of(4) && rows.stride >= depth, "a stride of whole fours");
     assert!(
         count == 0 || rows.codes.len() >= (count - 1) * rows.stride + depth,
         "codes for each row"
@@ -147,7 +147,10 @@ fn on(
     assert_eq!(weights.sums.len(), padded, "a sum for each output");
     assert_eq!(weights.bias.len(), padded, "a bias for each output");
     assert!(stride >= weights.outputs, "rows of the result must not overlap");
-    assert!(count == 0 || out.len() >= (count - 1) * stride + weights.outputs, "room for the result");
+    assert!(
+        count == 0 || out.len() >= (count - 1) * stride + weights.outputs,
+        "room for the result"
+    );
     simd::run(supported, Gemm { rows, weights, activation, out, stride });
 }
 

@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod activation;
-pub(crate) mod exp;
 pub mod bf16;
+pub(crate) mod exp;
 pub mod f32;
 pub mod i8;
 pub(crate) mod tile;

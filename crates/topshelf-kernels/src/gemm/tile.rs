@@ -19,7 +19,6 @@ macro_rules! cover {
         while next < count {
             let left = count - next;
             $(
-                #[allow(clippy::items_after_statements)]
                 // The usual height, or the lowest that holds the rest and is not beyond the rows.
                 if (left >= highest && $height == highest)
                     || (left < highest && left <= $height && $height <= count)
@@ -32,9 +31,11 @@ macro_rules! cover {
                 }
             )*
             // Too few rows for a tile that would hold them all.
-            const $rows: usize = 2;
-            let $row = next;
-            $tile;
+            {
+                const $rows: usize = 2;
+                let $row = next;
+                $tile;
+            }
             next += 2;
         }
     }};

@@ -132,8 +132,7 @@ macro_rules! lanes_of_avx2 {
         fn store_u8(self, v: Self::F, out: &mut [u8; LANES]) {
             unsafe {
                 // Packing works within halves of 128 bits: 0-3, 8-11, 4-7, 12-15.
-                let shorts =
-                    _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+                let shorts = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
                 let shorts = _mm256_permute4x64_epi64::<0b11_01_10_00>(shorts);
                 let bytes = _mm_packus_epi16(
                     _mm256_castsi256_si128(shorts),
@@ -157,10 +156,7 @@ macro_rules! lanes_of_avx2 {
         #[inline(always)]
         fn load_i32(self, x: &[i32; LANES]) -> Self::I {
             unsafe {
-                [
-                    _mm256_loadu_si256(x.as_ptr().cast()),
-                    _mm256_loadu_si256(x[8..].as_ptr().cast()),
-                ]
+                [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[8..].as_ptr().cast())]
             }
         }
         #[inline(always)]
@@ -237,9 +233,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn dot(self, sum: Self::Dot, codes: Self::Codes, weights: Self::Weights) -> Self::Dot {
         unsafe {
-            std::array::from_fn(|i| {
-                _mm256_add_epi32(sum[i], _mm256_madd_epi16(codes, weights[i]))
-            })
+            std::array::from_fn(|i| _mm256_add_epi32(sum[i], _mm256_madd_epi16(codes, weights[i])))
         }
     }
     #[inline(always)]

@@ -105,7 +105,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn dot_bf16(self, sum: Self::F, a: Self::I, b: Self::I) -> Self::F {
         if BF16 {
             // SAFETY: `BF16` is true only in what `enter_bf16` makes.
-            return unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute(a), std::mem::transmute(b)) };
+            // The integer register is taken for one of bf16, bit for bit.
+            let pairs = |x| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
+            return unsafe { _mm512_dpbf16_ps(sum, pairs(a), pairs(b)) };
         }
         let [a0, a1] = self.widen_bf16(a);
         let [b0, b1] = self.widen_bf16(b);
@@ -131,10 +133,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn widen_bf16(self, a: Self::I) -> [Self::F; 2] {
         unsafe {
             let upper = _mm512_and_si512(a, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-            [
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)),
-                _mm512_castsi512_ps(upper),
-            ]
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)), _mm512_castsi512_ps(upper)]
         }
     }
     #[inline(always)]
@@ -168,9 +167,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             }
             let mut columns = quarters;
             for i in 0..4 {
-                let [a, b, c, d] = [quarters[i], quarters[4 + i], quarters[8 + i], quarters[12 + i]];
-                let (ab02, ab13) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
-                let (cd02, cd13) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                let [a, b, c, d] =
+                    [quarters[i], quarters[4 + i], quarters[8 + i], quarters[12 + i]];
+                let (ab02, ab13) =
+                    (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let (cd02, cd13) =
+                    (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
                 columns[i] = _mm512_shuffle_f32x4::<0x88>(ab02, cd02);
                 columns[4 + i] = _mm512_shuffle_f32x4::<0x88>(ab13, cd13);
                 columns[8 + i] = _mm512_shuffle_f32x4::<0xdd>(ab02, cd02);

@@ -129,8 +129,7 @@ impl Simd for Portable {
     fn dot(self, sum: Self::Dot, codes: Self::Codes, weights: Self::Weights) -> Self::Dot {
         std::array::from_fn(|i| {
             let w = weights[i].map(i32::from);
-            let products =
-                codes[0] * w[0] + codes[1] * w[1] + codes[2] * w[2] + codes[3] * w[3];
+            let products = codes[0] * w[0] + codes[1] * w[1] + codes[2] * w[2] + codes[3] * w[3];
             sum[i].wrapping_add(products)
         })
     }
