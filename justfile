@@ -3,7 +3,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # Everything that must pass before a change lands.
-check: format lint licences docs test neon slow
+check: format lint licences docs test neon instruction-counts slow
 
 # Formatting of Rust and TOML, spelling.
 format:
@@ -30,6 +30,10 @@ test:
 # The kernels' tests on aarch64, in QEMU; installs what that needs.
 neon:
     scripts/neon_tests.sh --if-possible
+
+# Instructions of each kernel against those on record; installs valgrind. `--record` writes it.
+instruction-counts *options="--if-possible":
+    python3 scripts/instruction_counts.py {{options}}
 
 # The slow group: effectiveness on ../shared/data where that folder is, and the demo.
 slow:

@@ -1,8 +1,10 @@
 //! Slices in, numbers out: the numeric kernels of Topshelf.
 //!
 //! Nothing here knows of models or threads; of files only how to map one. Each
-//! operation is one module named after it, and inside it one file per instruction
-//! set, beside a plain `reference` that the tests compare with:
+//! operation is one module named after it. Those of retrieval have one file per instruction set
+//! inside, beside a plain `reference` that the tests compare with; those of the encoder are written
+//! once over vectors of sixteen, which each instruction set implements, and their references in f64
+//! stand with their tests:
 //!
 //! | module | operation |
 //! | --- | --- |

@@ -4,9 +4,15 @@
 #![allow(clippy::float_cmp)] // the kernels promise exact values and equal bits
 
 mod it {
+    mod attention;
     mod dot;
+    mod gemm;
+    mod max_sim;
     mod norm;
+    mod peak;
     mod quantise;
+    mod reference;
+    mod rows;
     mod scan;
     mod support;
     mod top_k;

@@ -115,6 +115,11 @@ impl BiEncoder {
         self.embed_blocking(EmbedKind::Passage, passages)
     }
 
+    /// What computes the vectors: engine, version, precision, instruction set.
+    pub fn engine(&self) -> &str {
+        self.model.encoder.engine()
+    }
+
     fn embed_blocking<T: AsRef<str>>(&self, kind: EmbedKind, texts: &[T]) -> Result<Vec<Vec<f32>>> {
         let texts = texts.iter().map(|text| text.as_ref().to_owned()).collect();
         self.worker.run_blocking(self.work(kind, texts))

@@ -216,6 +216,11 @@ impl CrossEncoder {
         self.model.tokenizer.max_tokens()
     }
 
+    /// What computes the scores: engine, version, precision, instruction set.
+    pub fn engine(&self) -> &str {
+        self.model.encoder.engine()
+    }
+
     /// How often a document's tokens were still there from an earlier call.
     pub fn token_cache(&self) -> TokenCacheCounts {
         self.model.tokenizer.cache_counts()

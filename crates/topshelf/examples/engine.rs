@@ -5,11 +5,11 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `{"pull": model}` | `{"folder": path}`; downloads the model if the store does not have it |
-//! | `{"load": {"model": name, "family": "cross-encoder" or "bi-encoder"}}` | `{"load_ms": t}` |
+//! | `{"load": {"model": name, "family": "cross-encoder" or "bi-encoder"}}` | `{"load_ms": t, "engine": name}` |
 //! | `{"workload": name, "pairs": [[query, passage], ...]}` | `{"stored": n}` |
 //! | `{"workload": name, "texts": [text, ...]}` | `{"stored": n}` |
 //! | `{"run": name}` | `{"ms": t, "scores": [...], "tokens": null}` |
-//! | `{"peak": precision}` | `{"gops": figure or null}` |
+//! | `{"peak": precision}` | `{"gops": figure}`: what the cores reach in `int8`, `bf16` or `f32` on registers alone |
 //!
 //! `scores` are the logits of the first five pairs, or the first five numbers of the first vector.
 //! The library does not tell how many tokens it read, hence the `null`. What cannot be done is
@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use topshelf::{BiEncoder, CrossEncoder, Store};
+use topshelf_kernels::peak::{Numbers, peak};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -69,7 +70,7 @@ impl Session {
         } else if let Some(name) = request["run"].as_str() {
             self.run(name)
         } else if let Some(precision) = request["peak"].as_str() {
-            Ok(json!({ "gops": peak(precision) }))
+            Ok(json!({ "gops": peak_gops(precision)? }))
         } else {
             Err("unknown request: pull, load, workload, run and peak are known".into())
         }
@@ -78,12 +79,19 @@ impl Session {
     fn load(&mut self, load: &Value) -> Result<Value> {
         let name = load["model"].as_str().ok_or("load wants a model")?;
         let start = Instant::now();
-        self.model = Some(match load["family"].as_str() {
+        let model = match load["family"].as_str() {
             Some("bi-encoder") => Model::Bi(BiEncoder::load(name)?),
             Some("cross-encoder") => Model::Cross(CrossEncoder::load(name)?),
             _ => return Err("load wants a family, cross-encoder or bi-encoder".into()),
-        });
-        Ok(json!({ "load_ms": milliseconds(start) }))
+        };
+        let load_ms = milliseconds(start);
+        let engine = match &model {
+            Model::Cross(model) => model.engine(),
+            Model::Bi(model) => model.engine(),
+        };
+        let answer = json!({ "load_ms": load_ms, "engine": engine });
+        self.model = Some(model);
+        Ok(answer)
     }
 
     fn store(&mut self, name: &str, request: &Value) -> Result<Value> {
@@ -117,10 +125,16 @@ impl Session {
     }
 }
 
-/// What the cores reach in this precision on registers alone, in 10^9 operations a second over
-/// all threads, a multiplication and an addition counting as two; nothing where it is not known.
-fn peak(_precision: &str) -> Option<f64> {
-    None
+/// What the cores reach in this precision, in 10⁹ operations a second over all threads.
+fn peak_gops(precision: &str) -> Result<f64> {
+    let numbers = match precision {
+        "int8" => Numbers::Int8,
+        "bf16" => Numbers::Bf16,
+        "f32" => Numbers::F32,
+        _ => return Err("a peak is measured in int8, bf16 or f32".into()),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(peak(numbers, threads))
 }
 
 fn milliseconds(start: Instant) -> f64 {

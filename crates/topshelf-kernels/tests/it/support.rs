@@ -5,10 +5,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// States a property once and checks each random case on every instruction set
-/// that this machine has. The body sees it under the name given first.
+/// that this machine has. The body sees it under the name given first. `cases: n;`
+/// ahead of all sets the number of cases.
 macro_rules! on_every_isa {
-    ($($(#[$meta:meta])* fn $name:ident($isa:ident, $($arg:pat in $strategy:expr),+ $(,)?) $body:block)+) => {
+    ($(cases: $cases:expr;)? $($(#[$meta:meta])* fn $name:ident($isa:ident, $($arg:pat in $strategy:expr),+ $(,)?) $body:block)+) => {
         proptest::proptest! {
+            $(#![proptest_config(proptest::prelude::ProptestConfig::with_cases($cases))])?
             $(
                 #[test]
                 $(#[$meta])*
@@ -22,6 +24,12 @@ macro_rules! on_every_isa {
     };
 }
 pub(crate) use on_every_isa;
+
+/// Whether a set multiplies and adds in one rounding. All that do so give the same bits.
+pub(crate) fn fused(isa: topshelf_kernels::Isa) -> bool {
+    isa != topshelf_kernels::Isa::Portable
+        && topshelf_kernels::Isa::detect() != Ok(topshelf_kernels::Isa::Portable)
+}
 
 /// Lengths around every vector width in use, and between.
 pub(crate) fn dims() -> impl Strategy<Value = usize> {
