@@ -24,8 +24,10 @@ const HIDDEN: usize = 384;
 /// A kernel with its input, to be run as often as wanted.
 type Work = Box<dyn FnMut()>;
 
-/// Each kernel by name.
-const KERNELS: [(&str, fn() -> Work); 10] = [
+/// A kernel's name, and what prepares its input.
+type Kernel = (&'static str, fn() -> Work);
+
+const KERNELS: [Kernel; 10] = [
     ("gemm_i8", || gemm_i8(3 * HIDDEN, HIDDEN, Activation::Identity)),
     ("gemm_i8_gelu", || gemm_i8(4 * HIDDEN, HIDDEN, Activation::Gelu)),
     ("gemm_bf16", gemm_bf16),
