@@ -1,7 +1,7 @@
 //! What happens to one row of hidden states between two matrix products: layer norm, and rounding
 //! to the type that the next product reads.
 //!
-//! Sums over a row are 64 partial sums ([`CHAINS`] vectors of sixteen), added up vector to vector
+//! Sums over a row are 64 partial sums (`CHAINS` vectors of sixteen), added up vector to vector
 //! and then 16 → 8 → 4 → 2 → 1.
 
 use crate::isa::{Isa, Supported};

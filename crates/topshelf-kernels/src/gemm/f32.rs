@@ -1,7 +1,7 @@
 //! f32 matrix product: `out = act(A · Wᵀ + bias)`, A `[rows, inputs]`, W `[outputs, inputs]`.
 //!
 //! Each element is one chain of fused multiply-adds over the inputs in ascending order
-//! ([`super::tile`]); its error is at most inputs · 2⁻²⁴ · Σ|a·w| to first order.
+//! (`tile.rs`); its error is at most inputs · 2⁻²⁴ · Σ|a·w| to first order.
 //!
 //! **Layout.** Panels of 32 outputs as in [`super::i8`]: `panel[input][output]`.
 

@@ -2,7 +2,7 @@
 //! `out = act(dequantise(A · Wᵀ) + bias)`.
 //!
 //! A is `[rows, inputs]` in u8 with a scale and a zero point for each row
-//! ([`crate::quantise_u8_row`]), W is `[outputs, inputs]` in s8 with a scale for each output:
+//! ([`crate::rows::quantise_u8_row`]), W is `[outputs, inputs]` in s8 with a scale for each output:
 //!
 //! ```text
 //! out[r][o] = act( sₐ[r]·s_w[o] · (Σᵢ a[r][i]·w[o][i] - zₐ[r]·Σᵢ w[o][i]) + bias[o] )
