@@ -9,10 +9,11 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use topshelf_kernels::attention::{
-    OVERREAD, Piece, Queries, attend, pack_keys, pack_values, packed_keys_len, scratch_len,
+    OVERREAD, Piece, Queries, attend, int8 as integers, pack_keys, pack_values, packed_keys_len,
+    scratch_len,
 };
 use topshelf_kernels::gemm::{Activation, bf16, f32 as single, i8 as int8};
-use topshelf_kernels::rows::{layer_norm, quantise_u8_rows};
+use topshelf_kernels::rows::{layer_norm, quantise_centred_rows, quantise_u8_rows};
 use topshelf_kernels::{max_sim, scan_f32, scan_i8};
 
 /// Rows of a chunk.
@@ -27,12 +28,13 @@ type Work = Box<dyn FnMut()>;
 /// A kernel's name, and what prepares its input.
 type Kernel = (&'static str, fn() -> Work);
 
-const KERNELS: [Kernel; 10] = [
+const KERNELS: [Kernel; 11] = [
     ("gemm_i8", || gemm_i8(3 * HIDDEN, HIDDEN, Activation::Identity)),
     ("gemm_i8_gelu", || gemm_i8(4 * HIDDEN, HIDDEN, Activation::Gelu)),
     ("gemm_bf16", gemm_bf16),
     ("gemm_f32", gemm_f32),
     ("attention", attention),
+    ("attention_i8", attention_i8),
     ("layer_norm", norm),
     ("quantise_u8_rows", quantise),
     ("max_sim", late_interaction),
@@ -120,10 +122,11 @@ fn gemm_f32() -> Work {
     })
 }
 
+const HEADS: usize = 12;
+const DIMENSION: usize = HIDDEN / HEADS;
+
 /// All heads of one sequence, packing included.
 fn attention() -> Work {
-    const HEADS: usize = 12;
-    const DIMENSION: usize = HIDDEN / HEADS;
     let rows = wave(ROWS * HIDDEN);
     let mut keys = vec![0.0; packed_keys_len(ROWS, HIDDEN)];
     let mut values = vec![0.0; ROWS * HIDDEN + OVERREAD];
@@ -152,6 +155,53 @@ fn attention() -> Work {
                 values: &values[first * ROWS..],
             };
             attend(&queries, &[piece], &mut scratch, &mut out[first..], HIDDEN);
+        }
+        black_box(&out);
+    })
+}
+
+/// The same in integers, rounding included.
+fn attention_i8() -> Work {
+    let rows = wave(ROWS * HIDDEN);
+    let mut codes = vec![0; ROWS * HIDDEN];
+    let mut row_scales = vec![0.0; ROWS];
+    let mut scales = integers::Scales::default();
+    let mut keys = vec![0; integers::packed_keys_len(ROWS, HIDDEN)];
+    let mut sums = vec![0.0; ROWS * HEADS];
+    let mut values = vec![0; integers::packed_values_len(ROWS, HEADS, DIMENSION)];
+    let (mut scratch, mut weights) =
+        (vec![0.0; scratch_len(ROWS)], vec![0; integers::weights_len(ROWS)]);
+    let mut out = vec![0.0; ROWS * HIDDEN];
+    Box::new(move || {
+        quantise_centred_rows((&rows, HIDDEN), HIDDEN, &mut codes, &mut row_scales);
+        integers::pack_keys(&codes, (HEADS, DIMENSION), &mut keys, &mut sums);
+        integers::pack_values(&codes, (HEADS, DIMENSION), 0, ROWS, &mut values);
+        scales.clear();
+        scales.extend(&row_scales, &row_scales);
+        scales.finish();
+        for head in 0..HEADS {
+            let first = head * DIMENSION;
+            let queries = integers::Queries {
+                count: ROWS,
+                first: 0,
+                dimension: DIMENSION,
+                codes: &codes[first..],
+                stride: HIDDEN,
+                scales: &row_scales,
+                scale: 0.18,
+                window: None,
+                bias: None,
+            };
+            let piece = integers::Piece {
+                count: ROWS,
+                keys: &keys[first * 32..],
+                key_stride: HIDDEN * 32,
+                sums: &sums[head * 32..],
+                sum_stride: HEADS * 32,
+                values: &values[first * ROWS..],
+            };
+            let space = (&mut scratch[..], &mut weights[..]);
+            integers::attend(&queries, &[piece], &scales, space, &mut out[first..], HIDDEN);
         }
         black_box(&out);
     })

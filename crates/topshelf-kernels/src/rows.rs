@@ -275,8 +275,9 @@ impl Operation for Quantise<'_> {
     }
 }
 
+/// (smallest, largest, 0 or, where there is an infinity or NaN, NaN) of a row and 0.
 #[inline(always)]
-fn quantise_row<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
+fn range<S: Simd>(s: S, row: &[f32]) -> (f32, f32, f32) {
     let none = s.splat(0.0);
     let mut found = [(none, none, none); CHAINS];
     chains!(
@@ -294,9 +295,12 @@ fn quantise_row<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
     for (lower, upper, odd) in others {
         of_row = (s.min(lower, of_row.0), s.max(upper, of_row.1), s.add(odd, of_row.2));
     }
-    let (lower, upper) = (s.smallest(of_row.0), s.largest(of_row.1));
-    // 0, or NaN where there is an infinity or NaN.
-    let odd = s.sum(of_row.2);
+    (s.smallest(of_row.0), s.largest(of_row.1), s.sum(of_row.2))
+}
+
+#[inline(always)]
+fn quantise_row<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
+    let (lower, upper, odd) = range(s, row);
     let scale = (upper - lower) / 255.0 + odd;
     if scale < f32::MIN_POSITIVE {
         codes.fill(0);
@@ -304,7 +308,14 @@ fn quantise_row<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
     }
     let inverse = 1.0 / scale;
     let zero = (-lower * inverse).round_ties_even();
-    let (inverse, shift) = (s.splat(inverse), s.splat(zero));
+    write_codes(s, row, inverse, zero, codes);
+    (scale, zero as i32)
+}
+
+/// `round(x · inverse + shift)` for each x of the row, and zeros behind.
+#[inline(always)]
+fn write_codes<S: Simd>(s: S, row: &[f32], inverse: f32, shift: f32, codes: &mut [u8]) {
+    let (inverse, shift) = (s.splat(inverse), s.splat(shift));
     let (chunks, tail) = row.as_chunks::<LANES>();
     for (chunk, codes) in chunks.iter().zip(codes.as_chunks_mut::<LANES>().0) {
         s.store_u8(s.fma(s.load(chunk), inverse, shift), codes);
@@ -314,5 +325,58 @@ fn quantise_row<S: Simd>(s: S, row: &[f32], codes: &mut [u8]) -> (f32, i32) {
     let written = row.len() - tail.len();
     codes[written..row.len()].copy_from_slice(&last[..tail.len()]);
     codes[row.len()..].fill(0);
-    (scale, zero as i32)
+}
+
+/// The code that stands for 0 in [`quantise_centred_rows`].
+pub const CENTRE: u8 = 128;
+
+/// Rounds rows to u8 around [`CENTRE`], each with its own scale: `x ≈ scale · (code - 128)`, with
+/// `scale = max |x| / 127`. Row r is `rows[r * stride..][..width]`, its codes go to
+/// `codes[r * width]` and behind it, its scale to `scales[r]`; there are as many rows as scales. A
+/// row of zeros has scale 0; that of a row with an infinity or NaN is NaN.
+///
+/// # Panics
+///
+/// Where lengths do not fit each other, or `TOPSHELF_ISA` is wrong.
+pub fn quantise_centred_rows(
+    (rows, stride): (&[f32], usize),
+    width: usize,
+    codes: &mut [u8],
+    scales: &mut [f32],
+) {
+    let count = scales.len();
+    assert!(width > 0 && stride >= width, "rows must not overlap");
+    assert!(count == 0 || rows.len() >= (count - 1) * stride + width, "whole rows");
+    assert_eq!(codes.len(), count * width, "a code for each element");
+    let supported = Supported::detected();
+    simd::run(supported, QuantiseCentred { rows, stride, width, codes, scales });
+}
+
+struct QuantiseCentred<'a> {
+    rows: &'a [f32],
+    stride: usize,
+    width: usize,
+    codes: &'a mut [u8],
+    scales: &'a mut [f32],
+}
+
+impl Operation for QuantiseCentred<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let to = self.codes.chunks_exact_mut(self.width).zip(self.scales);
+        for (r, (codes, to)) in to.enumerate() {
+            let row = &self.rows[r * self.stride..][..self.width];
+            let (lower, upper, odd) = range(s, row);
+            let scale = upper.max(-lower) / 127.0 + odd;
+            if scale < f32::MIN_POSITIVE {
+                codes.fill(CENTRE);
+                *to = 0.0;
+            } else {
+                write_codes(s, row, 1.0 / scale, f32::from(CENTRE), codes);
+                *to = scale;
+            }
+        }
+    }
 }

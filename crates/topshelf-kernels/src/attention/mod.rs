@@ -20,7 +20,12 @@
 //! product writes them, a head's values lie whole rows apart, which is a power of two or close to
 //! one, and they would push each other out of the cache.
 
+//!
+//! [`int8`] does the same in integers.
+
 #![allow(unsafe_code)]
+
+pub mod int8;
 
 use crate::gemm::exp::exp2_of_nonpositive;
 use crate::gemm::tile::{cover, tile};
@@ -263,22 +268,18 @@ impl Attend<'_> {
     /// Takes `ROWS` rows through.
     #[inline(always)]
     fn rows<S: Simd, const ROWS: usize, const UNITS: usize>(&mut self, s: S, row: usize) {
-        let seen = self.seen(row, row + ROWS);
-        self.scores::<S, ROWS, UNITS>(s, row, seen.clone());
-        let stride = self.keys.next_multiple_of(BLOCK);
+        let (queries, keys) = (self.queries, self.keys);
+        let seen = |rows| seen(queries.window, queries.first, keys, rows);
+        let of_tile = seen(row..row + ROWS);
+        self.scores::<S, ROWS, UNITS>(s, row, of_tile.clone());
+        let stride = keys.next_multiple_of(BLOCK);
         for r in 0..ROWS {
-            let seen_by_row = self.seen(row + r, row + r + 1);
             let scores = &mut self.scratch[r * stride..][..stride];
-            if let Some(bias) = self.queries.bias {
-                let bias = &bias[(row + r) * self.keys..][..self.keys];
-                for (score, bias) in scores.iter_mut().zip(bias) {
-                    *score += bias;
-                }
-            }
-            hide(s, scores, &seen, &seen_by_row);
+            let bias = queries.bias.map(|bias| &bias[(row + r) * keys..][..keys]);
+            finish(s, scores, bias, &of_tile, &seen(row + r..row + r + 1));
         }
-        let inverse = self.softmax::<S, ROWS>(s, &seen);
-        self.weighted_sum::<S, ROWS, UNITS>(s, row, seen, inverse);
+        let inverse = self.softmax::<S, ROWS>(s, &of_tile);
+        self.weighted_sum::<S, ROWS, UNITS>(s, row, of_tile, inverse);
     }
 
     /// Replaces the scores of `ROWS` rows by exp(c·(score - max)); answers 1 / their sums.
@@ -292,15 +293,8 @@ impl Attend<'_> {
         let chunks = vectors(seen);
         assert!(ROWS * stride <= self.scratch.len() && chunks.end * LANES <= stride, "scratch");
         let scores = self.scratch.as_mut_ptr();
-        // Row by row within each step, so that one row's arithmetic does not wait for another's.
-        let mut max = [s.splat(f32::NEG_INFINITY); ROWS];
-        for chunk in chunks.clone() {
-            for (r, max) in max.iter_mut().enumerate() {
-                // SAFETY: asserted above.
-                let values = unsafe { &*scores.add(r * stride + chunk * LANES).cast() };
-                *max = s.max(*max, s.load(values));
-            }
-        }
+        // SAFETY: asserted above.
+        let max = unsafe { highest::<S, ROWS>(s, scores, stride, chunks.clone()) };
         // exp(c·(x - max)) = 2^(a·x - a·max) with a = c·log₂ e.
         let scale = self.queries.scale * std::f32::consts::LOG2_E;
         let mut sums = [1.0; LANES];
@@ -320,18 +314,6 @@ impl Attend<'_> {
         let mut inverse = [0.0; LANES];
         s.store(s.div(s.splat(1.0), s.load(&sums)), &mut inverse);
         *inverse.first_chunk().expect("at most sixteen rows")
-    }
-
-    /// The keys that the rows `from..to` see.
-    #[inline(always)]
-    fn seen(&self, from: usize, to: usize) -> std::ops::Range<usize> {
-        match self.queries.window {
-            None => 0..self.keys,
-            Some(window) => {
-                let first = self.queries.first;
-                (first + from).saturating_sub(window)..(first + to + window).min(self.keys)
-            }
-        }
     }
 
     /// `scratch[r][j] = q[row + r]·k[j]` for the blocks that hold seen keys.
@@ -442,6 +424,63 @@ impl Attend<'_> {
             }
         }
     }
+}
+
+/// The keys that these rows of a sequence see, counted from `first` on.
+#[inline(always)]
+fn seen(
+    window: Option<usize>,
+    first: usize,
+    keys: usize,
+    rows: std::ops::Range<usize>,
+) -> std::ops::Range<usize> {
+    match window {
+        None => 0..keys,
+        Some(window) => {
+            (first + rows.start).saturating_sub(window)..(first + rows.end + window).min(keys)
+        }
+    }
+}
+
+/// Adds the bias to a row of scores, and makes those -∞ that its tile sees, but not this row.
+#[inline(always)]
+fn finish<S: Simd>(
+    s: S,
+    scores: &mut [f32],
+    bias: Option<&[f32]>,
+    tile: &std::ops::Range<usize>,
+    row: &std::ops::Range<usize>,
+) {
+    if let Some(bias) = bias {
+        for (score, bias) in scores.iter_mut().zip(bias) {
+            *score += bias;
+        }
+    }
+    hide(s, scores, tile, row);
+}
+
+/// The largest score of each of `ROWS` rows, lane by lane. Row by row within each step, so that one
+/// row's arithmetic does not wait for another's.
+///
+/// # Safety
+///
+/// `scores` is valid for reads of the vectors `chunks` of rows `stride` apart.
+#[inline(always)]
+unsafe fn highest<S: Simd, const ROWS: usize>(
+    s: S,
+    scores: *const f32,
+    stride: usize,
+    chunks: std::ops::Range<usize>,
+) -> [S::F; ROWS] {
+    let mut max = [s.splat(f32::NEG_INFINITY); ROWS];
+    for chunk in chunks {
+        for (r, max) in max.iter_mut().enumerate() {
+            // SAFETY: as the caller vouches.
+            let values = unsafe { &*scores.add(r * stride + chunk * LANES).cast() };
+            *max = s.max(*max, s.load(values));
+        }
+    }
+    max
 }
 
 /// The vectors that hold these elements.

@@ -20,7 +20,7 @@
 #![allow(unsafe_code)]
 
 use super::activation::{Activation, Coarse};
-use super::tile::cover;
+use super::tile::{cover, dot_tile};
 use super::{Target, lanes};
 use crate::isa::{Isa, Supported};
 use crate::prefetch::prefetch;
@@ -228,28 +228,15 @@ impl Gemm<'_, '_> {
         activation: Coarse,
     ) {
         let fours = self.weights.inputs.div_ceil(4);
-        let mut sums = [[s.dot_zero(); UNITS]; ROWS];
         // SAFETY: `on` has checked that the codes hold `fours` groups of four for each row and
         // for each column of each panel; `row + ROWS` is at most the number of rows.
-        unsafe {
-            let mut codes = self.rows.codes.as_ptr().add(row * self.rows.stride);
-            let mut weights =
+        let sums = unsafe {
+            let codes = self.rows.codes.as_ptr().add(row * self.rows.stride);
+            let weights =
                 self.weights.codes.as_ptr().add((panel * fours * PANEL + unit * LANES) * 4);
-            for _ in 0..fours {
-                let w: [S::Weights; UNITS] = std::array::from_fn(|u| {
-                    s.dot_weights(&*weights.add(u * LANES * 4).cast::<[i8; 4 * LANES]>())
-                });
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let four = *codes.add(r * self.rows.stride).cast::<[u8; 4]>();
-                    let four = s.dot_codes(four);
-                    for (sum, &w) in sums.iter_mut().zip(&w) {
-                        *sum = s.dot(*sum, four, w);
-                    }
-                }
-                codes = codes.add(4);
-                weights = weights.add(PANEL * 4);
-            }
-        }
+            let zero = [[s.dot_zero(); UNITS]; ROWS];
+            dot_tile::<S, ROWS, UNITS>(s, (codes, self.rows.stride), (weights, PANEL), fours, zero)
+        };
         // What follows may index the sums by variables, which only memory can be: it gets a copy, so
         // that the sums of the loop above stay in registers.
         let mut products = [[s.splat_i32(0); UNITS]; ROWS];

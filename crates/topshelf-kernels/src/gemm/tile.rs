@@ -1,7 +1,7 @@
-//! The register tile of products in f32: `ROWS` rows by `UNITS` vectors of sixteen columns.
+//! The register tile of products: `ROWS` rows by `UNITS` vectors of sixteen columns.
 //!
-//! Each element is one chain of multiply-adds over the depth in ascending order, so it has the
-//! same bits however rows and columns are cut into tiles.
+//! In f32 each element is one chain of multiply-adds over the depth in ascending order, so it has the
+//! same bits however rows and columns are cut into tiles. In int8 sums are exact.
 
 #![allow(unsafe_code)]
 
@@ -70,6 +70,40 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const UNITS: usize>(
             }
             a = a.add(1);
             b = b.add(b_stride);
+        }
+    }
+    sums
+}
+
+/// Adds `Σ_i codes[r][i] · weights[i][column]` over `fours` groups of four i to each sum.
+///
+/// # Safety
+///
+/// `codes` is valid for reads at `r · stride + i`, `weights` at `(i / 4 · panel + column) · 4 + i % 4`,
+/// for all r below `ROWS`, i below 4 · `fours` and columns below `UNITS` · 16.
+#[inline(always)]
+pub(crate) unsafe fn dot_tile<S: Simd, const ROWS: usize, const UNITS: usize>(
+    s: S,
+    (codes, stride): (*const u8, usize),
+    (weights, panel): (*const i8, usize),
+    fours: usize,
+    mut sums: [[S::Dot; UNITS]; ROWS],
+) -> [[S::Dot; UNITS]; ROWS] {
+    let (mut codes, mut weights) = (codes, weights);
+    for _ in 0..fours {
+        // SAFETY: within what the caller vouches for.
+        unsafe {
+            let columns: [S::Weights; UNITS] = std::array::from_fn(|u| {
+                s.dot_weights(&*weights.add(u * LANES * 4).cast::<[i8; 4 * LANES]>())
+            });
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let four = s.dot_codes(*codes.add(r * stride).cast::<[u8; 4]>());
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = s.dot(*sum, four, column);
+                }
+            }
+            codes = codes.add(4);
+            weights = weights.add(panel * 4);
         }
     }
     sums

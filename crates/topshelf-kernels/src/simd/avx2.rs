@@ -142,6 +142,21 @@ macro_rules! lanes_of_avx2 {
             }
         }
         #[inline(always)]
+        fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]) {
+            unsafe {
+                let (a, b) = (_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+                // As in `store_u8`.
+                let shorts = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
+                let low = _mm256_and_si256(shorts, _mm256_set1_epi16(0xff));
+                for (shorts, out) in [(_mm256_srli_epi16::<8>(shorts), upper), (low, lower)] {
+                    let halves =
+                        (_mm256_castsi256_si128(shorts), _mm256_extracti128_si256::<1>(shorts));
+                    let bytes = _mm_packus_epi16(halves.0, halves.1);
+                    _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+                }
+            }
+        }
+        #[inline(always)]
         fn sum(self, v: Self::F) -> f32 {
             unsafe { super::avx2::sum_of_eight(_mm256_add_ps(v[0], v[1])) }
         }

@@ -94,6 +94,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
     }
     #[inline(always)]
+    fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]) {
+        unsafe {
+            let integers = _mm512_cvtps_epi32(v);
+            let high = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<8>(integers));
+            _mm_storeu_si128(upper.as_mut_ptr().cast(), high);
+            _mm_storeu_si128(lower.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(integers));
+        }
+    }
+    #[inline(always)]
     fn load_i32(self, x: &[i32; LANES]) -> Self::I {
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
     }

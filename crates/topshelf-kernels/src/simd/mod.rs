@@ -73,6 +73,10 @@ pub(crate) trait Simd: Copy {
     /// ±2³¹.
     fn store_u8(self, v: Self::F, out: &mut [u8; LANES]);
 
+    /// Rounded to the nearest integer, ties to even, the upper bytes to `upper`, the lower ones to
+    /// `lower`. Numbers round to 0..=65535; what others give is unspecified.
+    fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]);
+
     fn load_i32(self, x: &[i32; LANES]) -> Self::I;
     fn splat_i32(self, x: i32) -> Self::I;
     fn sub_i32(self, a: Self::I, b: Self::I) -> Self::I;

@@ -166,6 +166,16 @@ impl<const SDOT: bool> Simd for Neon<SDOT> {
         }
     }
     #[inline(always)]
+    fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]) {
+        unsafe {
+            let [a, b, c, d] = four!(|i| vmovn_u32(vcvtnq_u32_f32(v[i])));
+            let (first, second) = (vcombine_u16(a, b), vcombine_u16(c, d));
+            let high = vcombine_u8(vshrn_n_u16::<8>(first), vshrn_n_u16::<8>(second));
+            vst1q_u8(upper.as_mut_ptr(), high);
+            vst1q_u8(lower.as_mut_ptr(), vcombine_u8(vmovn_u16(first), vmovn_u16(second)));
+        }
+    }
+    #[inline(always)]
     fn load_i32(self, x: &[i32; LANES]) -> Self::I {
         unsafe { four!(|i| vld1q_s32(x.as_ptr().add(4 * i))) }
     }

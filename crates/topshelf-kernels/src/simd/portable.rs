@@ -83,6 +83,12 @@ impl Simd for Portable {
         *out = map(v, |x| x.round_ties_even() as u8);
     }
     #[inline(always)]
+    fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]) {
+        let [high, low] =
+            [8, 0].map(|shift| map(v, |x| (x.round_ties_even() as u16 >> shift) as u8));
+        (*upper, *lower) = (high, low);
+    }
+    #[inline(always)]
     fn load_i32(self, x: &[i32; LANES]) -> Self::I {
         *x
     }

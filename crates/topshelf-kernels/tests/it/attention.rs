@@ -284,3 +284,203 @@ fn a_first_piece_that_ends_within_a_block_panics() {
     let mut scratch = vec![0.0; scratch_len(40)];
     attend_with(Isa::Portable, &queries, &[piece, piece], &mut scratch, &mut [0.0], 1);
 }
+
+/// The same in integers.
+mod int8 {
+    use topshelf_kernels::attention::int8::{
+        Piece, Queries, Scales, attend_with, pack_keys, pack_values, packed_keys_len,
+        packed_values_len, weights_len,
+    };
+    use topshelf_kernels::rows::quantise_centred_rows;
+
+    use super::*;
+
+    fn quantised(rows: &[f32], hidden: usize) -> (Vec<u8>, Vec<f32>) {
+        let mut codes = vec![0; rows.len()];
+        let mut scales = vec![0.0; rows.len() / hidden];
+        quantise_centred_rows((rows, hidden), hidden, &mut codes, &mut scales);
+        (codes, scales)
+    }
+
+    /// The rows as their codes say.
+    fn rounded(rows: &[f32], hidden: usize) -> Vec<f32> {
+        let (codes, scales) = quantised(rows, hidden);
+        let scale = |i: usize| scales[i / hidden];
+        codes.iter().enumerate().map(|(i, &code)| scale(i) * (f32::from(code) - 128.0)).collect()
+    }
+
+    /// Heads of whole fours.
+    fn fours() -> impl Strategy<Value = Case> {
+        case().prop_filter_map("a dimension of whole fours", |mut case| {
+            let dimension = case.dimension.next_multiple_of(4);
+            let hidden = case.length * case.heads * dimension;
+            for rows in [&mut case.queries, &mut case.keys, &mut case.values] {
+                *rows = rows.iter().copied().cycle().take(hidden).collect();
+            }
+            case.dimension = dimension;
+            Some(case)
+        })
+    }
+
+    impl Case {
+        fn run_int8(&self, isa: Isa, which: Range<usize>, cuts: &[usize]) -> Vec<f32> {
+            if which.is_empty() {
+                return Vec::new();
+            }
+            let (hidden, shape) = (self.hidden(), (self.heads, self.dimension));
+            let mut scales = Scales::default();
+            scales.clear();
+            let pieces: Vec<_> = self
+                .pieces(cuts)
+                .into_iter()
+                .map(|piece| {
+                    let of = piece.start * hidden..piece.end * hidden;
+                    let (keys, key_scales) = quantised(&self.keys[of.clone()], hidden);
+                    let (values, value_scales) = quantised(&self.values[of], hidden);
+                    scales.extend(&key_scales, &value_scales);
+                    let count = piece.len();
+                    let mut blocks = vec![99; packed_keys_len(count, hidden)];
+                    let mut sums = vec![99.0; count.next_multiple_of(BLOCK) * self.heads];
+                    pack_keys(&keys, shape, &mut blocks, &mut sums);
+                    let mut packed = vec![99; packed_values_len(count, self.heads, self.dimension)];
+                    let cut = count / 2 / 4 * 4;
+                    let (first, second) = values.split_at(cut * hidden);
+                    pack_values(first, shape, 0, count, &mut packed);
+                    pack_values(second, shape, cut, count, &mut packed);
+                    (count, blocks, sums, packed)
+                })
+                .collect();
+            scales.finish();
+            let (queries, query_scales) = quantised(&self.queries, hidden);
+            let mut out = vec![CANARY; which.len() * hidden];
+            let mut scratch = vec![f32::NAN; scratch_len(self.length)];
+            let mut weights = vec![99; weights_len(self.length)];
+            for head in 0..self.heads {
+                let first = head * self.dimension;
+                let of_head: Vec<Piece<'_>> = pieces
+                    .iter()
+                    .map(|(count, blocks, sums, values)| {
+                        let of_values = packed_values_len(*count, 1, self.dimension);
+                        Piece {
+                            count: *count,
+                            keys: &blocks[first * BLOCK..],
+                            key_stride: hidden * BLOCK,
+                            sums: &sums[head * BLOCK..],
+                            sum_stride: self.heads * BLOCK,
+                            values: &values[head * of_values..][..of_values],
+                        }
+                    })
+                    .collect();
+                let queries = Queries {
+                    count: which.len(),
+                    first: which.start,
+                    dimension: self.dimension,
+                    codes: &queries[which.start * hidden + first..],
+                    stride: hidden,
+                    scales: &query_scales[which.start..],
+                    scale: self.scale(),
+                    window: self.window,
+                    bias: self.bias.as_ref().map(|bias| &bias[which.start * self.length..]),
+                };
+                let space = (&mut scratch[..], &mut weights[..]);
+                attend_with(isa, &queries, &of_head, &scales, space, &mut out[first..], hidden);
+            }
+            out
+        }
+    }
+
+    on_every_isa! {
+        cases: 96;
+
+        fn attention_is_its_formula(isa, case in fours()) {
+            let out = case.run_int8(isa, 0..case.length, &case.cuts);
+            let hidden = case.hidden();
+            let exact = Case {
+                queries: rounded(&case.queries, hidden),
+                keys: rounded(&case.keys, hidden),
+                values: rounded(&case.values, hidden),
+                ..case.clone()
+            };
+            for i in 0..case.length {
+                let got = &out[i * hidden..][..hidden];
+                for (got, exact) in got.iter().zip(exact.exact(i)) {
+                    // As in f32, and each of the keys' weights is off by half of 1/65535 at most.
+                    let tolerance = 2e-5 + 2.0 * 8e-6 * case.length as f64;
+                    prop_assert!(
+                        (f64::from(*got) - exact).abs() <= tolerance,
+                        "{isa}: row {i}: {got} for {exact}"
+                    );
+                }
+            }
+        }
+
+        fn a_row_does_not_depend_on_how_it_is_cut(isa, case in fours(), from in 0.0..1.0) {
+            let whole = case.run_int8(isa, 0..case.length, &[]);
+            let cut = case.run_int8(isa, 0..case.length, &case.cuts);
+            prop_assert_eq!(bits(&cut), bits(&whole), "{}", isa);
+            let from = (case.length as f64 * from) as usize;
+            let mut parts = case.run_int8(isa, 0..from, &case.cuts);
+            parts.extend(case.run_int8(isa, from..case.length, &[]));
+            prop_assert_eq!(bits(&parts), bits(&whole), "{}", isa);
+            if fused(isa) {
+                let best = Isa::detect().expect("a set");
+                let elsewhere = case.run_int8(best, 0..case.length, &[]);
+                prop_assert_eq!(bits(&elsewhere), bits(&whole), "{}", isa);
+            }
+        }
+
+        fn a_query_that_is_not_a_number_spoils_its_own_row(isa, case in fours(), at in 0.0..1.0) {
+            let whole = case.run_int8(isa, 0..case.length, &[]);
+            let at = (case.length as f64 * at) as usize;
+            let hidden = case.hidden();
+            let mut case = case.clone();
+            case.queries[at * hidden] = f32::NAN;
+            let spoilt = case.run_int8(isa, 0..case.length, &[]);
+            for i in 0..case.length {
+                let (got, before) = (&spoilt[i * hidden..][..hidden], &whole[i * hidden..][..hidden]);
+                if i == at {
+                    prop_assert!(got.iter().all(|x| x.is_nan()), "{isa}: {got:?}");
+                } else {
+                    prop_assert_eq!(bits(got), bits(before), "{}: row {}", isa, i);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_a_number_is_seen_in_the_result() {
+        let case = Case {
+            heads: 1,
+            dimension: 4,
+            length: 2,
+            queries: vec![1.0; 8],
+            keys: vec![1.0; 8],
+            values: vec![1.0, 1.0, 1.0, 1.0, 1.0, f32::INFINITY, 1.0, 1.0],
+            window: None,
+            bias: None,
+            cuts: Vec::new(),
+        };
+        for isa in Isa::available() {
+            let out = case.run_int8(isa, 0..2, &[]);
+            assert!(out.iter().all(|x| x.is_nan()), "{isa}: {out:?}");
+        }
+    }
+
+    #[test]
+    fn values_of_zeros_give_zeros() {
+        let case = Case {
+            heads: 1,
+            dimension: 4,
+            length: 3,
+            queries: vec![1.0; 12],
+            keys: vec![1.0; 12],
+            values: vec![0.0; 12],
+            window: None,
+            bias: None,
+            cuts: Vec::new(),
+        };
+        for isa in Isa::available() {
+            assert_eq!(case.run_int8(isa, 0..3, &[]), [0.0; 12], "{isa}");
+        }
+    }
+}

@@ -22,13 +22,14 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use smallvec::SmallVec;
 use topshelf_kernels::attention::{
-    BLOCK, OVERREAD, Piece, Queries, attend, pack_keys, pack_values, scratch_len,
+    BLOCK, OVERREAD, Piece, Queries, attend, int8, pack_keys, pack_values, scratch_len,
 };
 use topshelf_kernels::gemm::Activation;
+use topshelf_kernels::rows::quantise_centred_rows;
 
 use super::architecture::{NormPlace, Positions};
 use super::model::{Block, Model, function};
-use super::packed::Operand;
+use super::packed::{Operand, Precision};
 use super::plan::{Chunks, Group, Part, Share, Span};
 use super::relative::{self, HeadRows};
 use super::team::{Barrier, Broken};
@@ -47,6 +48,23 @@ pub(crate) struct KeyValues {
     values: Vec<f32>,
     /// The keys as they are, `[rows, hidden]`, where relative positions read them.
     keys: Vec<f32>,
+    /// What stands for blocks and values where attention is in integers.
+    rounded: Rounded,
+}
+
+/// Keys and values in 8 bits.
+#[derive(Debug, Default)]
+struct Rounded {
+    /// The keys, span by span in blocks.
+    blocks: Vec<i8>,
+    /// The sums of their codes.
+    sums: Vec<f32>,
+    /// The values, span by span and head by head.
+    values: Vec<i8>,
+    /// The scale of each row of keys.
+    key_scales: Vec<f32>,
+    /// The scale of each row of values.
+    value_scales: Vec<f32>,
 }
 
 /// The two buffers of each thread, read by all.
@@ -107,6 +125,12 @@ struct Scratch {
     scores: Vec<f32>,
     bias: Vec<f32>,
     relative: relative::Scratch,
+    /// For attention in integers: codes of a part's queries, keys or values, the queries' scales,
+    /// the scales of all of a sequence's keys, and room for weights.
+    codes: Vec<u8>,
+    query_scales: Vec<f32>,
+    scales: int8::Scales,
+    weights: Vec<u8>,
 }
 
 /// A sequence's keys lie in so many buffers at most, unless many threads share it.
@@ -184,6 +208,20 @@ impl Pass<'_> {
         self.model.architecture.hidden
     }
 
+    fn heads(&self) -> usize {
+        self.model.architecture.heads
+    }
+
+    /// The length of a head's queries, keys and values.
+    fn dimension(&self) -> usize {
+        self.hidden() / self.heads()
+    }
+
+    /// Whether attention is in integers.
+    fn in_integers(&self) -> bool {
+        self.model.precision == Precision::Int8 && self.dimension().is_multiple_of(4)
+    }
+
     /// The first hidden states.
     fn embed(&self, share: &Share, member: &mut Member) {
         let (image, embeddings) = (&self.model.image, &self.model.embeddings);
@@ -248,16 +286,13 @@ impl Pass<'_> {
         and_queries: bool,
         member: &mut Member,
     ) {
-        let (hidden, heads) = (self.hidden(), self.model.architecture.heads);
+        let hidden = self.hidden();
         let mut own = self.shared.buffers[member.turn % 2][self.share]
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let KeyValues { blocks, values, keys } = &mut *own;
-        let blocks = at_least(blocks, share.blocks * BLOCK * hidden);
-        let values = at_least(values, share.rows * hidden + OVERREAD);
         for chunk in 0..member.chunks.count() {
             let Member { x, query, chunks, scratch, .. } = &mut *member;
-            let Scratch { normed, operand, key_value, .. } = scratch;
+            let Scratch { normed, operand, key_value, codes, .. } = scratch;
             let rows = chunks.rows(chunk);
             let x = &x[rows.start * hidden..rows.end * hidden];
             let input = self.attention_input(block, x, normed);
@@ -273,15 +308,13 @@ impl Pass<'_> {
                         rotary.turn(&mut row[..hidden], part.first + r);
                     }
                 }
-                let blocks = &mut blocks[part.block * BLOCK * hidden..];
-                pack_keys(key_value, 2 * hidden, part.count, hidden, blocks);
-                let span = part.of_span;
-                let values = &mut values[span.row * hidden..][..span.count * hidden];
-                let at = part.first - span.first..part.first - span.first + part.count;
-                let shape = (heads, hidden / heads);
-                pack_values(&key_value[hidden..], 2 * hidden, at, shape, values);
+                if self.in_integers() {
+                    self.round_part(part, key_value, share, codes, &mut own.rounded);
+                } else {
+                    self.pack_part(part, key_value, share, &mut own);
+                }
                 if block.relative.is_some() {
-                    let keys = at_least(keys, share.rows * hidden);
+                    let keys = at_least(&mut own.keys, share.rows * hidden);
                     let keys = keys[part.row * hidden..].chunks_exact_mut(hidden);
                     for (key, row) in keys.zip(key_value.chunks_exact(2 * hidden)) {
                         key.copy_from_slice(&row[..hidden]);
@@ -292,6 +325,50 @@ impl Pass<'_> {
                 self.queries(i, block, chunks.parts(chunk), (operand, input), query);
             }
         }
+    }
+
+    /// Sorts keys and values of a part, side by side in each row, into what attention reads.
+    fn pack_part(&self, part: &Part, key_value: &[f32], share: &Share, own: &mut KeyValues) {
+        let hidden = self.hidden();
+        let blocks = at_least(&mut own.blocks, share.blocks * BLOCK * hidden);
+        let values = at_least(&mut own.values, share.rows * hidden + OVERREAD);
+        let blocks = &mut blocks[part.block * BLOCK * hidden..];
+        pack_keys(key_value, 2 * hidden, part.count, hidden, blocks);
+        let span = part.of_span;
+        let values = &mut values[span.row * hidden..][..span.count * hidden];
+        let at = part.first - span.first..part.first - span.first + part.count;
+        let shape = (self.heads(), self.dimension());
+        pack_values(&key_value[hidden..], 2 * hidden, at, shape, values);
+    }
+
+    /// The same where attention is in integers.
+    fn round_part(
+        &self,
+        part: &Part,
+        key_value: &[f32],
+        share: &Share,
+        codes: &mut Vec<u8>,
+        own: &mut Rounded,
+    ) {
+        let (hidden, heads) = (self.hidden(), self.heads());
+        let (shape, span) = ((heads, self.dimension()), part.of_span);
+        let codes = at_least(codes, part.count * hidden);
+
+        let scales = at_least(&mut own.key_scales, share.rows);
+        let scales = &mut scales[part.row..part.row + part.count];
+        quantise_centred_rows((key_value, 2 * hidden), hidden, codes, scales);
+        let blocks = at_least(&mut own.blocks, share.blocks * BLOCK * hidden);
+        let sums = at_least(&mut own.sums, share.blocks * BLOCK * heads);
+        let first = part.block * BLOCK;
+        int8::pack_keys(codes, shape, &mut blocks[first * hidden..], &mut sums[first * heads..]);
+
+        let scales = at_least(&mut own.value_scales, share.rows);
+        let scales = &mut scales[part.row..part.row + part.count];
+        quantise_centred_rows((&key_value[hidden..], 2 * hidden), hidden, codes, scales);
+        let a_key = int8::packed_values_len(BLOCK, heads, self.dimension()) / BLOCK;
+        let values = at_least(&mut own.values, share.blocks * BLOCK * a_key);
+        let values = &mut values[span.block * BLOCK * a_key..];
+        int8::pack_values(codes, shape, part.first - span.first, span.count, values);
     }
 
     /// Drops all rows but each sequence's first.
@@ -378,10 +455,8 @@ impl Pass<'_> {
         at: usize,
         scratch: &mut Scratch,
     ) {
-        let architecture = &self.model.architecture;
-        let (hidden, heads) = (architecture.hidden, architecture.heads);
-        let dimension = hidden / heads;
-        let scale = match architecture.positions {
+        let (hidden, heads, dimension) = (self.hidden(), self.heads(), self.dimension());
+        let scale = match self.model.architecture.positions {
             Positions::Relative(of) => of.scale(dimension),
             _ => 1.0 / (dimension as f32).sqrt(),
         };
@@ -391,18 +466,23 @@ impl Pass<'_> {
             .map(|(share, span)| (self.shared.read(attended.turn, share), span))
             .collect();
         let keys: usize = keys_of.iter().map(|(_, span)| span.count).sum();
-        let scores = at_least(&mut scratch.scores, scratch_len(keys));
+        at_least(&mut scratch.scores, scratch_len(keys));
+        if self.in_integers() {
+            let rows = &query[..part.count * hidden];
+            let codes = at_least(&mut scratch.codes, rows.len());
+            let scales = at_least(&mut scratch.query_scales, part.count);
+            quantise_centred_rows((rows, hidden), hidden, codes, scales);
+            at_least(&mut scratch.weights, int8::weights_len(keys));
+            scratch.scales.clear();
+            for (own, span) in &keys_of {
+                let rows = span.row..span.row + span.count;
+                let Rounded { key_scales, value_scales, .. } = &own.rounded;
+                scratch.scales.extend(&key_scales[rows.clone()], &value_scales[rows]);
+            }
+            scratch.scales.finish();
+        }
         for head in 0..heads {
             let column = head * dimension;
-            let pieces: SmallVec<[Piece<'_>; USUAL_PIECES]> = keys_of
-                .iter()
-                .map(|(own, span)| Piece {
-                    count: span.count,
-                    keys: &own.blocks[span.block * BLOCK * hidden + column * BLOCK..],
-                    key_stride: BLOCK * hidden,
-                    values: &own.values[span.row * hidden + column * span.count..],
-                })
-                .collect();
             let values = &query[column..];
             if let Some(tables) = &attended.block.relative {
                 let (count, first) = (part.count, part.first);
@@ -416,17 +496,59 @@ impl Pass<'_> {
                 let (rows, bias) = (&mut scratch.relative, &mut scratch.bias);
                 tables.bias(&self.model.image, head, queries, keys, rows, bias);
             }
-            let queries = Queries {
-                count: part.count,
-                first: part.first,
-                dimension,
-                values,
-                stride: hidden,
-                scale,
-                window: attended.window,
-                bias: attended.block.relative.is_some().then_some(&scratch.bias[..]),
-            };
-            attend(&queries, &pieces, scores, &mut scratch.heads[at + column..], hidden);
+            let Scratch { bias, codes, query_scales, scales, scores, weights, .. } = scratch;
+            let bias = attended.block.relative.is_some().then_some(&bias[..]);
+            let out = &mut scratch.heads[at + column..];
+            let Part { count, first, .. } = *part;
+            let (stride, window) = (hidden, attended.window);
+            if self.in_integers() {
+                let pieces: SmallVec<[int8::Piece<'_>; USUAL_PIECES]> =
+                    keys_of.iter().map(|(own, span)| self.rounded_piece(own, span, head)).collect();
+                let scales_of = &query_scales[..count];
+                let codes = &codes[column..];
+                let queries = int8::Queries {
+                    count,
+                    first,
+                    dimension,
+                    codes,
+                    stride,
+                    scales: scales_of,
+                    scale,
+                    window,
+                    bias,
+                };
+                int8::attend(&queries, &pieces, scales, (scores, weights), out, hidden);
+            } else {
+                let pieces: SmallVec<[Piece<'_>; USUAL_PIECES]> = keys_of
+                    .iter()
+                    .map(|(own, span)| Piece {
+                        count: span.count,
+                        keys: &own.blocks[span.block * BLOCK * hidden + column * BLOCK..],
+                        key_stride: BLOCK * hidden,
+                        values: &own.values[span.row * hidden + column * span.count..],
+                    })
+                    .collect();
+                let queries =
+                    Queries { count, first, dimension, values, stride, scale, window, bias };
+                attend(&queries, &pieces, scores, out, hidden);
+            }
+        }
+    }
+
+    /// A head's part of a span's keys and values in 8 bits.
+    fn rounded_piece<'k>(&self, own: &'k KeyValues, span: &Span, head: usize) -> int8::Piece<'k> {
+        let (hidden, heads, dimension) = (self.hidden(), self.heads(), self.dimension());
+        let Rounded { blocks, sums, values, .. } = &own.rounded;
+        let first = span.block * BLOCK;
+        let a_key = int8::packed_values_len(BLOCK, heads, dimension) / BLOCK;
+        let of_head = int8::packed_values_len(span.count, 1, dimension);
+        int8::Piece {
+            count: span.count,
+            keys: &blocks[first * hidden + head * dimension * BLOCK..],
+            key_stride: BLOCK * hidden,
+            sums: &sums[first * heads + head * BLOCK..],
+            sum_stride: BLOCK * heads,
+            values: &values[first * a_key + head * of_head..][..of_head],
         }
     }
 
@@ -469,9 +591,9 @@ impl Pass<'_> {
 
 /// The first `length` elements of a buffer that grows to what is asked for and never shrinks, so
 /// that nothing is filled again from call to call.
-fn at_least(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
+fn at_least<T: Clone + Default>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
     if buffer.len() < length {
-        buffer.resize(length, 0.0);
+        buffer.resize(length, T::default());
     }
     &mut buffer[..length]
 }
