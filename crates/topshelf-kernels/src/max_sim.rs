@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use crate::attention::{BLOCK, edge, packed_keys_len};
-use crate::gemm::tile::{cover, tile};
+use crate::gemm::tile::{cover, in_tiles, tile};
 use crate::isa::{Isa, Supported};
 use crate::simd::{self, LANES, Operation, Simd};
 
@@ -88,17 +88,9 @@ impl Operation for MaxSim<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        match S::TILE_F32 {
-            (12, 2) => cover!(self.best.len(), [1, 2, 4, 6, 8, 12], |row, ROWS| {
-                self.rows::<S, ROWS, 2>(s, row);
-            }),
-            (6, 1) => cover!(self.best.len(), [1, 2, 4, 6], |row, ROWS| {
-                self.rows::<S, ROWS, 1>(s, row);
-            }),
-            _ => cover!(self.best.len(), [1, 2, 4], |row, ROWS| {
-                self.rows::<S, ROWS, 1>(s, row);
-            }),
-        }
+        in_tiles!(S::TILE_F32, self.best.len(), |row, ROWS, UNITS| {
+            self.rows::<S, ROWS, UNITS>(s, row);
+        });
     }
 }
 

@@ -24,7 +24,7 @@
 
 use super::{BLOCK, LANES, Operation, Simd, TILE_ROWS, finish, highest, seen, vectors};
 use crate::gemm::exp::coarse_exp2_of_nonpositive;
-use crate::gemm::tile::{cover, dot_tile};
+use crate::gemm::tile::{cover, dot_tile, in_tiles};
 use crate::gemm::{Target, lanes};
 use crate::isa::{Isa, Supported};
 use crate::rows::CENTRE;
@@ -403,20 +403,9 @@ impl Operation for Attend<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        match S::TILE_I8 {
-            (12, 2) => cover!(self.queries.count, [1, 2, 4, 6, 8, 12], |row, ROWS| {
-                self.rows::<S, ROWS, 2>(s, row);
-            }),
-            (6, 1) => cover!(self.queries.count, [1, 2, 4, 6], |row, ROWS| {
-                self.rows::<S, ROWS, 1>(s, row);
-            }),
-            (2, 1) => cover!(self.queries.count, [1, 2], |row, ROWS| {
-                self.rows::<S, ROWS, 1>(s, row);
-            }),
-            _ => cover!(self.queries.count, [1, 2, 4], |row, ROWS| {
-                self.rows::<S, ROWS, 1>(s, row);
-            }),
-        }
+        in_tiles!(S::TILE_I8, self.queries.count, |row, ROWS, UNITS| {
+            self.rows::<S, ROWS, UNITS>(s, row);
+        });
     }
 }
 

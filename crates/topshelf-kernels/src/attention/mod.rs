@@ -19,7 +19,6 @@
 //! ([`pack_keys`]). Values come head by head, `[head][key][dimension]` ([`pack_values`]): as the
 //! product writes them, a head's values lie whole rows apart, which is a power of two or close to
 //! one, and they would push each other out of the cache.
-
 //!
 //! [`int8`] does the same in integers.
 
@@ -28,7 +27,7 @@
 pub mod int8;
 
 use crate::gemm::exp::exp2_of_nonpositive;
-use crate::gemm::tile::{cover, tile};
+use crate::gemm::tile::{cover, in_tiles, tile};
 use crate::gemm::{Target, lanes};
 use crate::isa::{Isa, Supported};
 use crate::rows::padded;
@@ -250,17 +249,9 @@ impl Operation for Attend<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        match S::TILE_F32 {
-            (12, 2) => cover!(self.queries.count, [1, 2, 4, 6, 8, 12], |row, ROWS| {
-                self.rows::<S, ROWS, 2>(s, row);
-            }),
-            (6, 1) => cover!(self.queries.count, [1, 2, 4, 6], |row, ROWS| {
-                self.rows::<S, ROWS, 1>(s, row);
-            }),
-            _ => cover!(self.queries.count, [1, 2, 4], |row, ROWS| {
-                self.rows::<S, ROWS, 1>(s, row);
-            }),
-        }
+        in_tiles!(S::TILE_F32, self.queries.count, |row, ROWS, UNITS| {
+            self.rows::<S, ROWS, UNITS>(s, row);
+        });
     }
 }
 

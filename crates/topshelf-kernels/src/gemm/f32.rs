@@ -9,7 +9,7 @@
 
 use super::activation::Activation;
 use super::i8::{PANEL, padded_outputs};
-use super::tile::{cover, tile};
+use super::tile::{cover, in_tiles, tile};
 use super::{Target, lanes};
 use crate::isa::{Isa, Supported};
 use crate::simd::{self, LANES, Operation, Simd};
@@ -141,19 +141,11 @@ impl Gemm<'_, '_> {
     #[inline(always)]
     fn all<S: Simd>(mut self, s: S, activation: Activation) {
         for panel in 0..self.weights.bias.len() / PANEL {
-            match S::TILE_F32 {
-                (12, 2) => cover!(self.rows.count, [1, 2, 4, 6, 8, 12], |row, ROWS| {
-                    self.tile::<S, ROWS, 2>(s, row, panel, 0, activation);
-                }),
-                (6, 1) => cover!(self.rows.count, [1, 2, 4, 6], |row, ROWS| {
-                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
-                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
-                }),
-                _ => cover!(self.rows.count, [1, 2, 4], |row, ROWS| {
-                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
-                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
-                }),
-            }
+            in_tiles!(S::TILE_F32, self.rows.count, |row, ROWS, UNITS| {
+                for unit in (0..PANEL / LANES).step_by(UNITS) {
+                    self.tile::<S, ROWS, UNITS>(s, row, panel, unit, activation);
+                }
+            });
         }
     }
 

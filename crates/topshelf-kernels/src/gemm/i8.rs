@@ -20,7 +20,7 @@
 #![allow(unsafe_code)]
 
 use super::activation::{Activation, Coarse};
-use super::tile::{cover, dot_tile};
+use super::tile::{cover, dot_tile, in_tiles};
 use super::{Target, lanes};
 use crate::isa::{Isa, Supported};
 use crate::prefetch::prefetch;
@@ -181,27 +181,12 @@ impl Gemm<'_, '_> {
     fn all<S: Simd>(mut self, s: S, activation: Coarse) {
         let count = self.rows.scales.len();
         for panel in 0..self.weights.sums.len() / PANEL {
-            match S::TILE_I8 {
-                (12, 2) => cover!(count, [1, 2, 4, 6, 8, 12], |row, ROWS| {
-                    self.prefetch_part(panel + 1, row, ROWS);
-                    self.tile::<S, ROWS, 2>(s, row, panel, 0, activation);
-                }),
-                (6, 1) => cover!(count, [1, 2, 4, 6], |row, ROWS| {
-                    self.prefetch_part(panel + 1, row, ROWS);
-                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
-                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
-                }),
-                (2, 1) => cover!(count, [1, 2], |row, ROWS| {
-                    self.prefetch_part(panel + 1, row, ROWS);
-                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
-                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
-                }),
-                _ => cover!(count, [1, 2, 4], |row, ROWS| {
-                    self.prefetch_part(panel + 1, row, ROWS);
-                    self.tile::<S, ROWS, 1>(s, row, panel, 0, activation);
-                    self.tile::<S, ROWS, 1>(s, row, panel, 1, activation);
-                }),
-            }
+            in_tiles!(S::TILE_I8, count, |row, ROWS, UNITS| {
+                self.prefetch_part(panel + 1, row, ROWS);
+                for unit in (0..PANEL / LANES).step_by(UNITS) {
+                    self.tile::<S, ROWS, UNITS>(s, row, panel, unit, activation);
+                }
+            });
         }
     }
 

@@ -42,6 +42,33 @@ macro_rules! cover {
 }
 pub(crate) use cover;
 
+/// Runs `$tile` over `$count` rows in tiles of the shape `$shape`, one of [`Simd::TILE_F32`] and
+/// [`Simd::TILE_I8`]: `$rows` and `$units` are constants in it, the tile's rows and its vectors of
+/// columns, `$row` is the first row.
+macro_rules! in_tiles {
+    ($shape:expr, $count:expr, |$row:ident, $rows:ident, $units:ident| $tile:expr) => {
+        match $shape {
+            (12, 2) => {
+                const $units: usize = 2;
+                cover!($count, [1, 2, 4, 6, 8, 12], |$row, $rows| $tile);
+            }
+            (6, 1) => {
+                const $units: usize = 1;
+                cover!($count, [1, 2, 4, 6], |$row, $rows| $tile);
+            }
+            (2, 1) => {
+                const $units: usize = 1;
+                cover!($count, [1, 2], |$row, $rows| $tile);
+            }
+            _ => {
+                const $units: usize = 1;
+                cover!($count, [1, 2, 4], |$row, $rows| $tile);
+            }
+        }
+    };
+}
+pub(crate) use in_tiles;
+
 /// Adds `Σ_d a[r][d] · b[d][column]` for d in `0..depth` to each sum.
 ///
 /// # Safety
