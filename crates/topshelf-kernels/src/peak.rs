@@ -62,17 +62,48 @@ struct Int8;
 struct Bf16;
 struct F32;
 
-/// Independent sums: rows and vectors of the tile, as the product has them, in a shape that each
-/// instruction set keeps in registers.
-macro_rules! on_tile {
-    ($tile:expr, $loop:ident) => {
+/// Multiplies and adds on a tile of registers, as the products do: [`ROUNDS`] times each of its sums
+/// by each of its columns. `$start` is a sum before the first round; the compiler must not know that
+/// they are equal, or it would compute one. `$number` makes a sum sixteen f32.
+macro_rules! multiply {
+    (
+        $s:ident,
+        $tile:expr,
+        columns: $column:expr,
+        sums: $start:expr,
+        |$sum:ident, $by:ident| $step:expr,
+        |$end:ident| $number:expr
+    ) => {
         match $tile {
-            (12, 2) => $loop!(12, 2),
-            (6, 1) => $loop!(6, 1),
-            (2, 1) => $loop!(2, 1),
-            _ => $loop!(4, 1),
+            (12, 2) => multiply!(12, 2, $s, $column, $start, $sum, $by, $step, $end, $number),
+            (6, 1) => multiply!(6, 1, $s, $column, $start, $sum, $by, $step, $end, $number),
+            (2, 1) => multiply!(2, 1, $s, $column, $start, $sum, $by, $step, $end, $number),
+            _ => multiply!(4, 1, $s, $column, $start, $sum, $by, $step, $end, $number),
         }
     };
+    (
+        $rows:literal, $units:literal, $s:ident, $column:expr, $start:expr, $sum:ident, $by:ident,
+        $step:expr, $end:ident, $number:expr
+    ) => {{
+        let columns = [$column; $units];
+        let mut sums = [[$start; $units]; $rows];
+        for sum in sums.as_flattened_mut() {
+            *sum = $start;
+        }
+        for _ in 0..ROUNDS {
+            for row in &mut sums {
+                for ($sum, &$by) in row.iter_mut().zip(&columns) {
+                    *$sum = $step;
+                }
+            }
+        }
+        let mut all = $s.splat(0.0);
+        for &$end in sums.as_flattened() {
+            all = $s.add(all, $number);
+        }
+        black_box($s.sum(all));
+        ROUNDS * $rows * $units * LANES
+    }};
 }
 
 impl Operation for Int8 {
@@ -81,30 +112,15 @@ impl Operation for Int8 {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
         let codes = s.dot_codes(black_box([1, 2, 3, 4]));
-        macro_rules! rounds {
-            ($rows:literal, $units:literal) => {{
-                let weights = [s.dot_weights(black_box(&[1; 4 * LANES])); $units];
-                // Sums that the compiler knew to be equal would be computed once.
-                let mut sums = [[s.dot_zero(); $units]; $rows];
-                for sum in sums.as_flattened_mut() {
-                    *sum = s.dot(*sum, s.dot_codes(black_box([1, 2, 3, 4])), weights[0]);
-                }
-                for _ in 0..ROUNDS {
-                    for row in &mut sums {
-                        for (sum, &weights) in row.iter_mut().zip(&weights) {
-                            *sum = s.dot(*sum, codes, weights);
-                        }
-                    }
-                }
-                let mut all = s.splat(0.0);
-                for sum in sums.as_flattened() {
-                    all = s.add(all, s.to_f32(s.dot_sum(*sum)));
-                }
-                black_box(s.sum(all));
-                ROUNDS * $rows * $units * LANES * 4
-            }};
-        }
-        on_tile!(S::TILE_I8, rounds)
+        let weights = s.dot_weights(black_box(&[1; 4 * LANES]));
+        4 * multiply!(
+            s,
+            S::TILE_I8,
+            columns: weights,
+            sums: s.dot(s.dot_zero(), s.dot_codes(black_box([1, 2, 3, 4])), weights),
+            |sum, weights| s.dot(*sum, codes, weights),
+            |sum| s.to_f32(s.dot_sum(sum))
+        )
     }
 }
 
@@ -114,29 +130,14 @@ impl Operation for Bf16 {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
         let a = s.splat_i32(black_box(0x3f80_3f80));
-        macro_rules! rounds {
-            ($rows:literal, $units:literal) => {{
-                let columns = [s.load_pairs(black_box(&[0x3f80; 2 * LANES])); $units];
-                let mut sums = [[s.splat(0.0); $units]; $rows];
-                for sum in sums.as_flattened_mut() {
-                    *sum = s.splat(black_box(0.0));
-                }
-                for _ in 0..ROUNDS {
-                    for row in &mut sums {
-                        for (sum, &column) in row.iter_mut().zip(&columns) {
-                            *sum = s.dot_bf16(*sum, a, column);
-                        }
-                    }
-                }
-                let mut all = s.splat(0.0);
-                for sum in sums.as_flattened() {
-                    all = s.add(all, *sum);
-                }
-                black_box(s.sum(all));
-                ROUNDS * $rows * $units * LANES * 2
-            }};
-        }
-        on_tile!(S::TILE_F32, rounds)
+        2 * multiply!(
+            s,
+            S::TILE_F32,
+            columns: s.load_pairs(black_box(&[0x3f80; 2 * LANES])),
+            sums: s.splat(black_box(0.0)),
+            |sum, column| s.dot_bf16(*sum, a, column),
+            |sum| sum
+        )
     }
 }
 
@@ -146,28 +147,13 @@ impl Operation for F32 {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
         let a = s.splat(black_box(1.0));
-        macro_rules! rounds {
-            ($rows:literal, $units:literal) => {{
-                let columns = [s.load(black_box(&[0.5; LANES])); $units];
-                let mut sums = [[s.splat(0.0); $units]; $rows];
-                for sum in sums.as_flattened_mut() {
-                    *sum = s.splat(black_box(0.0));
-                }
-                for _ in 0..ROUNDS {
-                    for row in &mut sums {
-                        for (sum, &column) in row.iter_mut().zip(&columns) {
-                            *sum = s.fma(a, column, *sum);
-                        }
-                    }
-                }
-                let mut all = s.splat(0.0);
-                for sum in sums.as_flattened() {
-                    all = s.add(all, *sum);
-                }
-                black_box(s.sum(all));
-                ROUNDS * $rows * $units * LANES
-            }};
-        }
-        on_tile!(S::TILE_F32, rounds)
+        multiply!(
+            s,
+            S::TILE_F32,
+            columns: s.load(black_box(&[0.5; LANES])),
+            sums: s.splat(black_box(0.0)),
+            |sum, column| s.fma(a, column, *sum),
+            |sum| sum
+        )
     }
 }
