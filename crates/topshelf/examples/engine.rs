@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use topshelf::{BiEncoder, CrossEncoder, Store};
-use topshelf_kernels::peak::{Numbers, peak};
+use topshelf_models::native::peak::{Numbers, peak};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

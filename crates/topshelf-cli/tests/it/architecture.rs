@@ -16,17 +16,7 @@ const ALLOWED: [(&str, &[&str]); 7] = [
     ("topshelf-eval", &[]),
     ("topshelf-models", &["topshelf-core", "topshelf-kernels"]),
     ("topshelf-index", &["topshelf-core", "topshelf-kernels"]),
-    (
-        "topshelf",
-        // The kernels for an example alone, which measures what the machine could reach.
-        &[
-            "topshelf-core",
-            "topshelf-eval",
-            "topshelf-index",
-            "topshelf-kernels",
-            "topshelf-models",
-        ],
-    ),
+    ("topshelf", &["topshelf-core", "topshelf-eval", "topshelf-index", "topshelf-models"]),
     ("topshelf-cli", &["topshelf"]),
 ];
 

@@ -43,6 +43,8 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 use topshelf_kernels::Isa;
 use topshelf_kernels::gemm::Activation;
+/// What the machine could do at most, to state the engine's speed as a share of it.
+pub use topshelf_kernels::peak;
 
 use self::architecture::{Architecture, HeadPooling};
 use self::forward::{Member, Pass, Shared, Wanted};

@@ -1,9 +1,9 @@
 //! The threads of an encoder: [`Team`], and the [`Barrier`] at which they wait for each other.
 //!
 //! The caller's thread and a rayon pool of the encoder's own, asleep between calls, work together.
-//! Within a call they meet at a barrier once for each block of the model, some thousand times a second, so the
-//! barrier spins: a thread that slept there would wake up later than its turn is long. After a
-//! while it yields, for machines with fewer free cores than threads.
+//! Within a call they meet at a barrier once for each block of the model, some thousand times a
+//! second, so the barrier spins: a thread that slept there would wake up later than its turn is
+//! long. After a while it yields, for machines with fewer free cores than threads.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
