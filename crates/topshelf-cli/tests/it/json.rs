@@ -2,8 +2,8 @@
 //! since the last look at it.
 //!
 //! What differs from run to run and from machine to machine is replaced before the snapshot is
-//! taken: folders, times, fingerprints, engines, and the scores of the models, whose last digits depend on
-//! the processor. Order and places stand. `demo` is tested with the slow group.
+//! taken: folders, times, fingerprints, engines, and the scores of the models, whose last digits
+//! depend on the processor. Order and places stand. `demo` is tested with the slow group.
 
 use std::fs;
 use std::path::Path;
