@@ -6,7 +6,7 @@
 //! | what is computed, for all families in one description | `architecture`, read from `config.json` by `config` |
 //! | a checkpoint's weights under one set of names | `checkpoint`, filled by `names` from `safetensors` or `onnx_weights` |
 //! | the packed weights, in memory or mapped from a file | `image`, `packed`, `model` |
-//! | which thread computes which rows | `plan`, `team` |
+//! | which thread computes which rows, and where | `plan`, `team`, `cores` |
 //! | the forward pass | `forward`, with `rotary` and `relative` positions |
 //!
 //! **No padding anywhere.** All tokens of a call lie end to end; matrix products see rows, and only
@@ -23,6 +23,7 @@
 mod architecture;
 mod checkpoint;
 mod config;
+mod cores;
 #[cfg(test)]
 mod families;
 mod forward;

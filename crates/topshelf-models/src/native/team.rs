@@ -12,6 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::cores::Cores;
+
 /// Looks at the barrier before a waiting thread yields its core.
 const SPINS: usize = 4096;
 
@@ -54,10 +56,14 @@ impl Team {
                 panic.get_or_insert(own);
             }
         };
+        let cores = Cores::of_caller();
         self.pool.in_place_scope(|scope| {
             for i in 1..self.threads {
-                let one = &one;
-                scope.spawn(move |_| one(i));
+                let (one, cores) = (&one, &cores);
+                scope.spawn(move |_| {
+                    cores.take_one();
+                    one(i);
+                });
             }
             one(0);
         });
