@@ -167,7 +167,7 @@ fn attention_i8() -> Work {
     let mut row_scales = vec![0.0; ROWS];
     let mut scales = integers::Scales::default();
     let mut keys = vec![0; integers::packed_keys_len(ROWS, HIDDEN)];
-    let mut sums = vec![0.0; ROWS * HEADS];
+    let mut sums = vec![0; ROWS * HEADS];
     let mut values = vec![0; integers::packed_values_len(ROWS, HEADS, DIMENSION)];
     let (mut scratch, mut weights) =
         (vec![0.0; scratch_len(ROWS)], vec![0; integers::weights_len(ROWS)]);

@@ -12,7 +12,9 @@
 //! ```
 //!
 //! A key's scale of values becomes part of its weight, so the sums are over integers and their order
-//! does not matter. A weight's two bytes are multiplied apart: 256·Σ + Σ.
+//! does not matter. A weight's two bytes are multiplied apart: 256·Σ + Σ; in the scratch space they
+//! lie `[row][key / 4][lower, upper][4]`. A query's scale is kept out of its scores and becomes part
+//! of c, unless there is a bias to be added to them.
 //!
 //! **Layout.** Keys lie in blocks of 32 as in f32, four elements of a key together:
 //! `block[head][dimension / 4][key][4]`, with the sum of each key's codes in each head,
@@ -45,8 +47,8 @@ pub struct Piece<'a> {
     pub keys: &'a [i8],
     /// From one block to the next.
     pub key_stride: usize,
-    /// The keys' sums, of this head: those of block b begin at `b * sum_stride`.
-    pub sums: &'a [f32],
+    /// The sums of the keys' codes, of this head: those of block b begin at `b * sum_stride`.
+    pub sums: &'a [i32],
     /// From one block's sums to the next.
     pub sum_stride: usize,
     /// The values of this head from [`pack_values`].
@@ -155,7 +157,7 @@ pub fn pack_keys(
     rows: &[u8],
     (heads, dimension): (usize, usize),
     blocks: &mut [i8],
-    sums: &mut [f32],
+    sums: &mut [i32],
 ) {
     assert!(dimension > 0 && dimension.is_multiple_of(4), "a dimension of whole fours");
     let hidden = heads * dimension;
@@ -171,7 +173,7 @@ struct PackKeys<'a> {
     heads: usize,
     dimension: usize,
     blocks: &'a mut [i8],
-    sums: &'a mut [f32],
+    sums: &'a mut [i32],
 }
 
 /// Four codes around the centre as four signed ones.
@@ -234,8 +236,11 @@ impl Operation for PackKeys<'_> {
                         let codes = fours[half * 4..].first_chunk().expect("sixteen keys");
                         sum = s.dot(sum, ones, s.dot_weights(codes));
                     }
-                    let to = (&mut sums[half..half + LANES]).try_into().expect("sixteen sums");
-                    s.store(s.to_f32(s.dot_sum(sum)), to);
+                    let mut of_keys = [0.0; LANES];
+                    s.store(s.to_f32(s.dot_sum(sum)), &mut of_keys);
+                    for (to, sum) in sums[half..half + LANES].iter_mut().zip(of_keys) {
+                        *to = sum as i32;
+                    }
                 }
             }
         }
@@ -392,7 +397,7 @@ struct Attend<'a> {
     scales: &'a Scales,
     /// Scores, `[tile, keys]`.
     scratch: &'a mut [f32],
-    /// The upper bytes of the weights, `[tile, keys]`, then the lower ones.
+    /// The weights, `[tile, keys]`.
     weights: &'a mut [u8],
     out: &'a mut [f32],
     out_stride: usize,
@@ -420,20 +425,27 @@ impl Attend<'_> {
     fn rows<S: Simd, const ROWS: usize, const UNITS: usize>(&mut self, s: S, row: usize) {
         let (queries, keys) = (self.queries, self.scales.count);
         let seen = |rows| seen(queries.window, queries.first, keys, rows);
-        let of_tile = seen(row..row + ROWS);
+        let mut of_tile = seen(row..row + ROWS);
+        // From a whole block on, since weights are stored by two vectors.
+        of_tile.start = of_tile.start / BLOCK * BLOCK;
         self.scores::<S, ROWS, UNITS>(s, row, &of_tile);
         let stride = self.stride();
         for r in 0..ROWS {
             let scores = &mut self.scratch[r * stride..][..stride];
             let bias = queries.bias.map(|bias| &bias[(row + r) * keys..][..keys]);
+            if bias.is_some() {
+                for score in &mut *scores {
+                    *score *= queries.scales[row + r];
+                }
+            }
             finish(s, scores, bias, &of_tile, &seen(row + r..row + r + 1));
         }
         let chunks = vectors(&of_tile);
-        let factors = self.softmax::<S, ROWS>(s, chunks.clone());
-        self.weighted_sum::<S, ROWS, UNITS>(s, row, chunks, factors);
+        let factors = self.softmax::<S, ROWS>(s, row, &chunks);
+        self.weighted_sum::<S, ROWS, UNITS>(s, row, &chunks, factors);
     }
 
-    /// `scratch[r][j] = q[row + r]·k[j]` for the blocks that hold seen keys.
+    /// `scratch[r][j] = q[row + r]·k[j]` for the blocks that hold seen keys, but for the query's scale.
     #[inline(always)]
     fn scores<S: Simd, const ROWS: usize, const UNITS: usize>(
         &mut self,
@@ -443,10 +455,10 @@ impl Attend<'_> {
     ) {
         let (dimension, q_stride) = (self.queries.dimension, self.queries.stride);
         let stride = self.stride();
-        let row_scales: &[f32; ROWS] =
-            self.queries.scales[row..].first_chunk().expect("a scale for each row");
         // Codes are around the centre; what the set has not taken off them itself is taken off here.
-        let shift = s.splat((S::CODE_SHIFT - i32::from(CENTRE)) as f32);
+        let shift = s.splat_i32(S::CODE_SHIFT - i32::from(CENTRE));
+        assert!(ROWS * stride <= self.scratch.len(), "scratch");
+        let scores = self.scratch.as_mut_ptr();
         let mut base = 0;
         for piece in self.pieces {
             for b in 0..piece.count.div_ceil(BLOCK) {
@@ -455,33 +467,31 @@ impl Attend<'_> {
                     continue;
                 }
                 for unit in (0..BLOCK / LANES).step_by(UNITS) {
+                    let of_block = &piece.sums[b * piece.sum_stride + unit * LANES..];
+                    let first = first + unit * LANES;
+                    let mut start = [s.dot_zero(); UNITS];
+                    let mut scales = [s.splat(0.0); UNITS];
+                    for u in 0..UNITS {
+                        let sums = s.load_i32(lanes(of_block, u * LANES));
+                        start[u] = s.dot_start(s.mul_i32(shift, sums));
+                        scales[u] = s.load(lanes(&self.scales.keys, first + u * LANES));
+                    }
                     // SAFETY: `on` has checked queries and blocks of keys; `row + ROWS` is at most
                     // the number of queries.
                     let sums = unsafe {
                         let q = self.queries.codes.as_ptr().add(row * q_stride);
                         let k = piece.keys.as_ptr().add(b * piece.key_stride + unit * LANES * 4);
-                        let zero = [[s.dot_zero(); UNITS]; ROWS];
-                        let fours = dimension / 4;
-                        dot_tile::<S, ROWS, UNITS>(s, (q, q_stride), (k, BLOCK), fours, zero)
+                        let (fours, start) = (dimension / 4, [start; ROWS]);
+                        dot_tile::<S, ROWS, UNITS, 4>(s, (q, q_stride), (k, BLOCK), fours, start)
                     };
-                    // As in `gemm::i8`: a copy, so that the sums stay in registers.
-                    let mut products = [[s.splat(0.0); UNITS]; ROWS];
-                    for r in 0..ROWS {
+                    for (r, sums) in sums.iter().enumerate() {
                         for u in 0..UNITS {
-                            products[r][u] = s.to_f32(s.dot_sum(sums[r][u]));
-                        }
-                    }
-                    let first = first + unit * LANES;
-                    let target = Target::new(self.scratch, first, stride, (ROWS, stride));
-                    let of_block = &piece.sums[b * piece.sum_stride + unit * LANES..];
-                    for u in 0..UNITS {
-                        let centre = s.mul(shift, s.load(lanes(of_block, u * LANES)));
-                        let scales = s.load(lanes(&self.scales.keys, first + u * LANES));
-                        for (r, products) in products.iter().enumerate() {
-                            let product = s.add(products[u], centre);
-                            let score = s.mul(product, s.mul(scales, s.splat(row_scales[r])));
-                            // SAFETY: `target` was made for so many rows.
-                            unsafe { target.store(s, r, u, score) };
+                            let score = s.mul(s.to_f32(s.dot_sum(sums[u])), scales[u]);
+                            // SAFETY: asserted above; a row ends with a whole block.
+                            unsafe {
+                                let place = scores.add(r * stride + first + u * LANES);
+                                s.store(score, &mut *place.cast());
+                            }
                         }
                     }
                 }
@@ -490,43 +500,56 @@ impl Attend<'_> {
         }
     }
 
+    /// What a row's scores are multiplied by before the exponential.
+    fn scale_of_scores(&self, row: usize) -> f32 {
+        let queries = self.queries;
+        let of_query = match (queries.bias, queries.scales[row]) {
+            (Some(_), _) => 1.0,
+            // Not 0, which -∞ would not survive.
+            (None, 0.0) => f32::MIN_POSITIVE,
+            (None, scale) => scale,
+        };
+        queries.scale * of_query
+    }
+
     /// Turns the scores of `ROWS` rows into weights; answers what each row's sum is multiplied by.
     #[inline(always)]
     fn softmax<S: Simd, const ROWS: usize>(
         &mut self,
         s: S,
-        chunks: std::ops::Range<usize>,
+        row: usize,
+        chunks: &std::ops::Range<usize>,
     ) -> [f32; ROWS] {
         let stride = self.stride();
         assert!(ROWS * stride <= self.scratch.len() && chunks.end * LANES <= stride, "scratch");
-        assert!((TILE_ROWS + ROWS) * stride <= self.weights.len(), "scratch for weights");
-        let scores = self.scratch.as_ptr();
-        let upper = self.weights.as_mut_ptr();
-        let lower = upper.wrapping_add(TILE_ROWS * stride);
+        assert!(2 * ROWS * stride <= self.weights.len(), "scratch for weights");
+        assert!(self.scales.weights.len() == stride, "a scale for each key");
+        let (scores, of_values) = (self.scratch.as_ptr(), self.scales.weights.as_ptr());
+        let weights = self.weights.as_mut_ptr();
         // SAFETY: asserted above.
         let max = unsafe { highest::<S, ROWS>(s, scores, stride, chunks.clone()) };
         // exp(c·(x - max)) = 2^(a·x - a·max) with a = c·log₂ e.
-        let scale = self.queries.scale * std::f32::consts::LOG2_E;
         let mut sums = [1.0; LANES];
         for (r, max) in max.into_iter().enumerate() {
+            let scale = self.scale_of_scores(row + r) * std::f32::consts::LOG2_E;
             let shift = s.splat(-scale * s.largest(max));
             let mut sum = s.splat(0.0);
-            for chunk in chunks.clone() {
-                let place = r * stride + chunk * LANES;
-                // SAFETY: asserted above.
-                let (values, upper, lower) = unsafe {
-                    (
-                        &*scores.add(place).cast(),
-                        &mut *upper.add(place).cast(),
-                        &mut *lower.add(place).cast(),
-                    )
-                };
-                let value = s.fma(s.load(values), s.splat(scale), shift);
-                let value = coarse_exp2_of_nonpositive(s, value);
-                sum = s.add(sum, value);
-                let of_values = s.load(lanes(&self.scales.weights, chunk * LANES));
-                let weight = s.mul(value, of_values);
-                s.store_u16(weight, upper, lower);
+            for first in chunks.clone().step_by(2) {
+                let mut pair = [s.splat(0.0); 2];
+                for (chunk, weight) in (first..chunks.end).zip(&mut pair) {
+                    let key = chunk * LANES;
+                    // SAFETY: asserted above.
+                    let (scores, of_values) = unsafe {
+                        (&*scores.add(r * stride + key).cast(), &*of_values.add(key).cast())
+                    };
+                    let value = s.fma(s.load(scores), s.splat(scale), shift);
+                    let value = coarse_exp2_of_nonpositive(s, value);
+                    sum = s.add(sum, value);
+                    *weight = s.mul(value, s.load(of_values));
+                }
+                // SAFETY: asserted above; a row is of whole blocks, which are pairs of vectors.
+                let place = unsafe { &mut *weights.add(2 * (r * stride + first * LANES)).cast() };
+                s.store_u16(pair, place);
             }
             sums[r] = s.sum(sum);
         }
@@ -541,13 +564,13 @@ impl Attend<'_> {
         &mut self,
         s: S,
         row: usize,
-        chunks: std::ops::Range<usize>,
+        chunks: &std::ops::Range<usize>,
         factors: [f32; ROWS],
     ) {
         let dimension = self.queries.dimension;
         for column in (0..dimension).step_by(UNITS * LANES) {
-            let upper = self.value_sums::<S, ROWS, UNITS>(s, 0, column, &chunks);
-            let lower = self.value_sums::<S, ROWS, UNITS>(s, TILE_ROWS, column, &chunks);
+            let lower = self.value_sums::<S, ROWS, UNITS>(s, 0, column, chunks);
+            let upper = self.value_sums::<S, ROWS, UNITS>(s, 4, column, chunks);
             let start = row * self.out_stride + column;
             let end = row * self.out_stride + dimension;
             let target = Target::new(self.out, start, end, (ROWS, self.out_stride));
@@ -562,12 +585,12 @@ impl Attend<'_> {
         }
     }
 
-    /// `Σⱼ byte[r][j] · v[j]`, the bytes' rows beginning with row `first` of the weights.
+    /// `Σⱼ byte[r][j] · v[j]` for the lower bytes of the weights, or from `byte` 4 on the upper ones.
     #[inline(always)]
     fn value_sums<S: Simd, const ROWS: usize, const UNITS: usize>(
         &self,
         s: S,
-        first: usize,
+        byte: usize,
         column: usize,
         chunks: &std::ops::Range<usize>,
     ) -> [[S::F; UNITS]; ROWS] {
@@ -584,17 +607,17 @@ impl Attend<'_> {
             // SAFETY: weights stand there for all seen keys and those that fill up their vectors,
             // and `on` has checked that there are values for whole blocks of keys.
             unsafe {
-                let weights = self.weights.as_ptr().add(first * stride + from);
+                let weights = self.weights.as_ptr().add(2 * from + byte);
                 let panel = column / PANEL * padded * PANEL + (from - base) * PANEL;
                 let values = piece.values.as_ptr().add(panel + column % PANEL * 4);
                 let fours = (to - from) / 4;
-                sums =
-                    dot_tile::<S, ROWS, UNITS>(s, (weights, stride), (values, PANEL), fours, sums);
+                let (weights, values) = ((weights, 2 * stride), (values, PANEL));
+                sums = dot_tile::<S, ROWS, UNITS, 8>(s, weights, values, fours, sums);
                 if S::CODE_SHIFT != 0 {
                     for four in 0..fours {
                         let ones = (ones.as_ptr(), 0);
-                        let values = (values.add(four * PANEL * 4), PANEL);
-                        shifted = dot_tile::<S, 1, UNITS>(s, ones, values, 1, shifted);
+                        let values = (values.0.add(four * PANEL * 4), PANEL);
+                        shifted = dot_tile::<S, 1, UNITS, 4>(s, ones, values, 1, shifted);
                     }
                 }
             }

@@ -41,23 +41,24 @@ const COARSE_EXP2: [f32; 5] =
 /// NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp2_of_nonpositive<S: Simd>(s: S, x: S::F) -> S::F {
-    exp2(s, x, &EXP2)
-}
-
-/// [`exp2_of_nonpositive`] within 2.8e-6.
-#[inline(always)]
-pub(crate) fn coarse_exp2_of_nonpositive<S: Simd>(s: S, x: S::F) -> S::F {
-    exp2(s, x, &COARSE_EXP2)
-}
-
-#[inline(always)]
-fn exp2<S: Simd, const N: usize>(s: S, x: S::F, coefficients: &[f32; N]) -> S::F {
     let x = s.max(s.splat(-127.0), x);
     let n = s.round(x);
-    let f = s.sub(x, n);
+    s.mul(polynomial(s, s.sub(x, n), &EXP2), s.pow2(n))
+}
+
+/// 2ˣ for x ≤ 0, within 2.8e-6 of it; what is below 2⁻¹²⁶ may be 0. NaN stays NaN.
+#[inline(always)]
+pub(crate) fn coarse_exp2_of_nonpositive<S: Simd>(s: S, x: S::F) -> S::F {
+    let [n, f] = s.split_nonpositive(x);
+    s.times_pow2(polynomial(s, f, &COARSE_EXP2), n)
+}
+
+/// `Σ_i coefficients[i] · xⁱ`.
+#[inline(always)]
+fn polynomial<S: Simd, const N: usize>(s: S, x: S::F, coefficients: &[f32; N]) -> S::F {
     let mut p = s.splat(coefficients[N - 1]);
     for &coefficient in coefficients[..N - 1].iter().rev() {
-        p = s.fma(p, f, s.splat(coefficient));
+        p = s.fma(p, x, s.splat(coefficient));
     }
-    s.mul(p, s.pow2(n))
+    p
 }

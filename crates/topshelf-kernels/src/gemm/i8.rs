@@ -220,7 +220,13 @@ impl Gemm<'_, '_> {
             let weights =
                 self.weights.codes.as_ptr().add((panel * fours * PANEL + unit * LANES) * 4);
             let zero = [[s.dot_zero(); UNITS]; ROWS];
-            dot_tile::<S, ROWS, UNITS>(s, (codes, self.rows.stride), (weights, PANEL), fours, zero)
+            dot_tile::<S, ROWS, UNITS, 4>(
+                s,
+                (codes, self.rows.stride),
+                (weights, PANEL),
+                fours,
+                zero,
+            )
         };
         // What follows may index the sums by variables, which only memory can be: it gets a copy, so
         // that the sums of the loop above stay in registers.

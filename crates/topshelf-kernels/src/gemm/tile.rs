@@ -102,14 +102,16 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const UNITS: usize>(
     sums
 }
 
-/// Adds `Σ_i codes[r][i] · weights[i][column]` over `fours` groups of four i to each sum.
+/// Adds `Σ_i codes[r][i] · weights[i][column]` over `fours` groups of four i to each sum. From one
+/// group of codes to the next it is `STEP` bytes.
 ///
 /// # Safety
 ///
-/// `codes` is valid for reads at `r · stride + i`, `weights` at `(i / 4 · panel + column) · 4 + i % 4`,
-/// for all r below `ROWS`, i below 4 · `fours` and columns below `UNITS` · 16.
+/// `codes` is valid for reads at `r · stride + i / 4 · STEP + i % 4`, `weights` at
+/// `(i / 4 · panel + column) · 4 + i % 4`, for all r below `ROWS`, i below 4 · `fours` and columns
+/// below `UNITS` · 16.
 #[inline(always)]
-pub(crate) unsafe fn dot_tile<S: Simd, const ROWS: usize, const UNITS: usize>(
+pub(crate) unsafe fn dot_tile<S: Simd, const ROWS: usize, const UNITS: usize, const STEP: usize>(
     s: S,
     (codes, stride): (*const u8, usize),
     (weights, panel): (*const i8, usize),
@@ -129,7 +131,7 @@ pub(crate) unsafe fn dot_tile<S: Simd, const ROWS: usize, const UNITS: usize>(
                     *sum = s.dot(*sum, four, column);
                 }
             }
-            codes = codes.add(4);
+            codes = codes.add(STEP);
             weights = weights.add(panel * 4);
         }
     }

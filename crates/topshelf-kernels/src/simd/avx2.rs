@@ -122,8 +122,8 @@ macro_rules! lanes_of_avx2 {
         #[inline(always)]
         fn pow2(self, n: Self::F) -> Self::F {
             unsafe {
-                n.map(|n| {
-                    let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                two!(|i| {
+                    let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n[i]), _mm256_set1_epi32(127));
                     _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
                 })
             }
@@ -142,17 +142,17 @@ macro_rules! lanes_of_avx2 {
             }
         }
         #[inline(always)]
-        fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]) {
+        fn store_u16(self, v: [Self::F; 2], out: &mut [u8; 4 * LANES]) {
             unsafe {
-                let (a, b) = (_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
-                // As in `store_u8`.
-                let shorts = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
-                let low = _mm256_and_si256(shorts, _mm256_set1_epi16(0xff));
-                for (shorts, out) in [(_mm256_srli_epi16::<8>(shorts), upper), (low, lower)] {
-                    let halves =
-                        (_mm256_castsi256_si128(shorts), _mm256_extracti128_si256::<1>(shorts));
-                    let bytes = _mm_packus_epi16(halves.0, halves.1);
-                    _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+                let order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+                let order = _mm256_broadcastsi128_si256(order);
+                for (v, out) in v.into_iter().zip(out.as_chunks_mut::<{ 2 * LANES }>().0) {
+                    let (a, b) = (_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+                    // As in `store_u8`.
+                    let shorts = _mm256_packus_epi32(a, b);
+                    let shorts = _mm256_permute4x64_epi64::<0b11_01_10_00>(shorts);
+                    let bytes = _mm256_shuffle_epi8(shorts, order);
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
                 }
             }
         }
@@ -197,15 +197,15 @@ macro_rules! lanes_of_avx2 {
         }
         #[inline(always)]
         fn to_f32(self, a: Self::I) -> Self::F {
-            unsafe { a.map(|a| _mm256_cvtepi32_ps(a)) }
+            unsafe { two!(|i| _mm256_cvtepi32_ps(a[i])) }
         }
         #[inline(always)]
         fn widen_bf16(self, a: Self::I) -> [Self::F; 2] {
             unsafe {
                 let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
                 [
-                    a.map(|a| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a))),
-                    a.map(|a| _mm256_castsi256_ps(_mm256_and_si256(a, upper))),
+                    two!(|i| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a[i]))),
+                    two!(|i| _mm256_castsi256_ps(_mm256_and_si256(a[i], upper))),
                 ]
             }
         }
@@ -231,6 +231,17 @@ impl Simd for Avx2 {
         unsafe { [_mm256_setzero_si256(); 4] }
     }
     #[inline(always)]
+    fn dot_start(self, sums: Self::I) -> Self::Dot {
+        unsafe {
+            [
+                _mm256_cvtepu32_epi64(_mm256_castsi256_si128(sums[0])),
+                _mm256_cvtepu32_epi64(_mm256_extracti128_si256::<1>(sums[0])),
+                _mm256_cvtepu32_epi64(_mm256_castsi256_si128(sums[1])),
+                _mm256_cvtepu32_epi64(_mm256_extracti128_si256::<1>(sums[1])),
+            ]
+        }
+    }
+    #[inline(always)]
     fn dot_codes(self, codes: [u8; 4]) -> Self::Codes {
         unsafe {
             let four = _mm_cvtepu8_epi16(_mm_cvtsi32_si128(i32::from_le_bytes(codes)));
@@ -240,16 +251,15 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn dot_weights(self, weights: &[i8; 4 * LANES]) -> Self::Weights {
         unsafe {
-            std::array::from_fn(|i| {
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(weights[16 * i..].as_ptr().cast()))
+            four!(|i| {
+                let sixteen = _mm_loadu_si128(weights[16 * i..].as_ptr().cast());
+                _mm256_cvtepi8_epi16(sixteen)
             })
         }
     }
     #[inline(always)]
     fn dot(self, sum: Self::Dot, codes: Self::Codes, weights: Self::Weights) -> Self::Dot {
-        unsafe {
-            std::array::from_fn(|i| _mm256_add_epi32(sum[i], _mm256_madd_epi16(codes, weights[i])))
-        }
+        unsafe { four!(|i| _mm256_add_epi32(sum[i], _mm256_madd_epi16(codes, weights[i]))) }
     }
     #[inline(always)]
     fn dot_sum(self, sum: Self::Dot) -> Self::I {

@@ -87,6 +87,19 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
     }
     #[inline(always)]
+    fn split_nonpositive(self, x: Self::F) -> [Self::F; 2] {
+        unsafe {
+            // Of -∞ f is 0.
+            const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+            let f = _mm512_reduce_ps::<NEAREST>(x);
+            [_mm512_sub_ps(x, f), f]
+        }
+    }
+    #[inline(always)]
+    fn times_pow2(self, p: Self::F, n: Self::F) -> Self::F {
+        unsafe { _mm512_scalef_ps(p, n) }
+    }
+    #[inline(always)]
     fn store_u8(self, v: Self::F, out: &mut [u8; LANES]) {
         unsafe {
             let integers = _mm512_max_epi32(_mm512_cvtps_epi32(v), _mm512_setzero_si512());
@@ -94,12 +107,16 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
     }
     #[inline(always)]
-    fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]) {
+    fn store_u16(self, v: [Self::F; 2], out: &mut [u8; 4 * LANES]) {
         unsafe {
-            let integers = _mm512_cvtps_epi32(v);
-            let high = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<8>(integers));
-            _mm_storeu_si128(upper.as_mut_ptr().cast(), high);
-            _mm_storeu_si128(lower.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(integers));
+            // The eight bytes of each quarter to its start, then the quarters together.
+            let order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, -1, -1, -1, -1, -1, -1, -1, -1);
+            let order = _mm512_broadcast_i32x4(order);
+            let first = _mm512_shuffle_epi8(_mm512_cvtps_epi32(v[0]), order);
+            let second = _mm512_shuffle_epi8(_mm512_cvtps_epi32(v[1]), order);
+            let eights = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+            let bytes = _mm512_permutex2var_epi64(first, eights, second);
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), bytes);
         }
     }
     #[inline(always)]
@@ -193,6 +210,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn dot_zero(self) -> Self::Dot {
         unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    fn dot_start(self, sums: Self::I) -> Self::Dot {
+        sums
     }
     #[inline(always)]
     fn dot_codes(self, codes: [u8; 4]) -> Self::Codes {

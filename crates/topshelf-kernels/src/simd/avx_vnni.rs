@@ -34,6 +34,10 @@ impl Simd for AvxVnni {
         unsafe { [_mm256_setzero_si256(); 2] }
     }
     #[inline(always)]
+    fn dot_start(self, sums: Self::I) -> Self::Dot {
+        sums
+    }
+    #[inline(always)]
     fn dot_codes(self, codes: [u8; 4]) -> Self::Codes {
         unsafe { _mm256_set1_epi32(i32::from_le_bytes(codes)) }
     }

@@ -16,6 +16,33 @@
 //! [`Supported`] set. That is why the methods are safe. They are `inline(always)`, so that they
 //! end up inside `enter`, which is compiled for the set; an [`Operation`] must be too.
 
+/// `[f(0), f(1)]`: for each of two registers. (A closure would be a function of its own, which is not
+/// compiled for the instruction set; where it is not inlined, each instruction becomes a call.)
+#[cfg(target_arch = "x86_64")]
+macro_rules! two {
+    (|$i:ident| $value:expr) => {
+        each!(|$i| $value, 0, 1)
+    };
+}
+
+/// `[f(0), f(1), f(2), f(3)]`: for each of four registers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! four {
+    (|$i:ident| $value:expr) => {
+        each!(|$i| $value, 0, 1, 2, 3)
+    };
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! each {
+    (|$i:ident| $value:expr, $($number:literal),*) => {
+        [$({
+            let $i = $number;
+            $value
+        }),*]
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -69,13 +96,25 @@ pub(crate) trait Simd: Copy {
     fn round(self, a: Self::F) -> Self::F;
     /// `2^n` for integers n in -126..=127, given as f32; 0 for -127.
     fn pow2(self, n: Self::F) -> Self::F;
+    /// x ≤ 0 as n + f, where n is an integer and |f| ≤ ½. Below -127 n is any number not above that.
+    #[inline(always)]
+    fn split_nonpositive(self, x: Self::F) -> [Self::F; 2] {
+        let x = self.max(self.splat(-127.0), x);
+        let n = self.round(x);
+        [n, self.sub(x, n)]
+    }
+    /// `p · 2^n` for p in ½..=2 and integers n ≤ 0; what is below 2⁻¹²⁶ may be replaced by 0.
+    #[inline(always)]
+    fn times_pow2(self, p: Self::F, n: Self::F) -> Self::F {
+        self.mul(p, self.pow2(n))
+    }
     /// Rounded to the nearest integer, ties to even, and clamped to 0..=255. Numbers lie within
     /// ±2³¹.
     fn store_u8(self, v: Self::F, out: &mut [u8; LANES]);
 
-    /// Rounded to the nearest integer, ties to even, the upper bytes to `upper`, the lower ones to
-    /// `lower`. Numbers round to 0..=65535; what others give is unspecified.
-    fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]);
+    /// Rounded to the nearest integer, ties to even; of each four lanes first the lower bytes, then
+    /// the upper ones. Numbers round to 0..=65535; what others give is unspecified.
+    fn store_u16(self, v: [Self::F; 2], out: &mut [u8; 4 * LANES]);
 
     fn load_i32(self, x: &[i32; LANES]) -> Self::I;
     fn splat_i32(self, x: i32) -> Self::I;
@@ -97,6 +136,8 @@ pub(crate) trait Simd: Copy {
     }
 
     fn dot_zero(self) -> Self::Dot;
+    /// Each column's sum, to begin with.
+    fn dot_start(self, sums: Self::I) -> Self::Dot;
     fn dot_codes(self, codes: [u8; 4]) -> Self::Codes;
     fn dot_weights(self, weights: &[i8; 4 * LANES]) -> Self::Weights;
     /// Adds `Σ codes[j] · weights[4 · column + j]` for j in 0..4 to each column's sum: exact.

@@ -33,30 +33,6 @@ fn enter_sdot<O: Operation>(operation: O) -> O::Output {
     operation.run(Neon::<true>(()))
 }
 
-/// `[f(0), f(1), f(2), f(3)]`: for each register.
-macro_rules! four {
-    (|$i:ident| $value:expr) => {
-        [
-            {
-                let $i = 0;
-                $value
-            },
-            {
-                let $i = 1;
-                $value
-            },
-            {
-                let $i = 2;
-                $value
-            },
-            {
-                let $i = 3;
-                $value
-            },
-        ]
-    };
-}
-
 /// Adds the products of four bytes each to the lanes of `sum`. (`vdotq_s32` is not stable Rust.)
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
@@ -166,13 +142,17 @@ impl<const SDOT: bool> Simd for Neon<SDOT> {
         }
     }
     #[inline(always)]
-    fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]) {
+    fn store_u16(self, v: [Self::F; 2], out: &mut [u8; 4 * LANES]) {
+        const ORDER: [u8; 16] = [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15];
         unsafe {
-            let [a, b, c, d] = four!(|i| vmovn_u32(vcvtnq_u32_f32(v[i])));
-            let (first, second) = (vcombine_u16(a, b), vcombine_u16(c, d));
-            let high = vcombine_u8(vshrn_n_u16::<8>(first), vshrn_n_u16::<8>(second));
-            vst1q_u8(upper.as_mut_ptr(), high);
-            vst1q_u8(lower.as_mut_ptr(), vcombine_u8(vmovn_u16(first), vmovn_u16(second)));
+            let order = vld1q_u8(ORDER.as_ptr());
+            for (v, out) in v.into_iter().zip(out.as_chunks_mut::<{ 2 * LANES }>().0) {
+                let [a, b, c, d] = four!(|i| vmovn_u32(vcvtnq_u32_f32(v[i])));
+                let first = vreinterpretq_u8_u16(vcombine_u16(a, b));
+                let second = vreinterpretq_u8_u16(vcombine_u16(c, d));
+                vst1q_u8(out.as_mut_ptr(), vqtbl1q_u8(first, order));
+                vst1q_u8(out[16..].as_mut_ptr(), vqtbl1q_u8(second, order));
+            }
         }
     }
     #[inline(always)]
@@ -249,6 +229,10 @@ impl<const SDOT: bool> Simd for Neon<SDOT> {
     #[inline(always)]
     fn dot_zero(self) -> Self::Dot {
         self.splat_i32(0)
+    }
+    #[inline(always)]
+    fn dot_start(self, sums: Self::I) -> Self::Dot {
+        sums
     }
     #[inline(always)]
     fn dot_codes(self, codes: [u8; 4]) -> Self::Codes {

@@ -83,10 +83,13 @@ impl Simd for Portable {
         *out = map(v, |x| x.round_ties_even() as u8);
     }
     #[inline(always)]
-    fn store_u16(self, v: Self::F, upper: &mut [u8; LANES], lower: &mut [u8; LANES]) {
-        let [high, low] =
-            [8, 0].map(|shift| map(v, |x| (x.round_ties_even() as u16 >> shift) as u8));
-        (*upper, *lower) = (high, low);
+    fn store_u16(self, v: [Self::F; 2], out: &mut [u8; 4 * LANES]) {
+        for (four, out) in
+            v.as_flattened().as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<8>().0)
+        {
+            let [a, b, c, d] = four.map(|x| (x.round_ties_even() as u16).to_le_bytes());
+            *out = [a[0], b[0], c[0], d[0], a[1], b[1], c[1], d[1]];
+        }
     }
     #[inline(always)]
     fn load_i32(self, x: &[i32; LANES]) -> Self::I {
@@ -122,6 +125,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn dot_zero(self) -> Self::Dot {
         [0; LANES]
+    }
+    #[inline(always)]
+    fn dot_start(self, sums: Self::I) -> Self::Dot {
+        sums
     }
     #[inline(always)]
     fn dot_codes(self, codes: [u8; 4]) -> Self::Codes {

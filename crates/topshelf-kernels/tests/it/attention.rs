@@ -340,7 +340,7 @@ mod int8 {
                     scales.extend(&key_scales, &value_scales);
                     let count = piece.len();
                     let mut blocks = vec![99; packed_keys_len(count, hidden)];
-                    let mut sums = vec![99.0; count.next_multiple_of(BLOCK) * self.heads];
+                    let mut sums = vec![99; count.next_multiple_of(BLOCK) * self.heads];
                     pack_keys(&keys, shape, &mut blocks, &mut sums);
                     let mut packed = vec![99; packed_values_len(count, self.heads, self.dimension)];
                     let cut = count / 2 / 4 * 4;
