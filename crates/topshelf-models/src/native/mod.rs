@@ -7,7 +7,7 @@
 //! | a checkpoint's weights under one set of names | `checkpoint`, filled by `names` from `safetensors` or `onnx_weights` |
 //! | the packed weights, in memory or mapped from a file | `image`, `packed`, `model` |
 //! | which thread computes which rows, and where | `plan`, `team`, `cores` |
-//! | the forward pass | `forward`, with `rotary` and `relative` positions |
+//! | the forward pass | `forward`, with `attention`, and `rotary` and `relative` positions |
 //!
 //! **No padding anywhere.** All tokens of a call lie end to end; matrix products see rows, and only
 //! attention knows where sequences begin.
@@ -21,6 +21,8 @@
 //! a call allocates little beyond its answer.
 
 mod architecture;
+mod attention;
+mod buffer;
 mod checkpoint;
 mod config;
 mod cores;
@@ -48,7 +50,8 @@ use topshelf_kernels::gemm::Activation;
 pub use topshelf_kernels::peak;
 
 use self::architecture::{Architecture, HeadPooling};
-use self::forward::{Member, Pass, Shared, Wanted};
+use self::attention::Shared;
+use self::forward::{Member, Pass, Wanted};
 use self::image::Image;
 use self::model::{Model, function};
 use self::packed::Operand;

@@ -16,6 +16,7 @@ use topshelf_kernels::gemm::{self, Activation};
 use topshelf_kernels::quantise_i8_row;
 use topshelf_kernels::rows::{layer_norm, quantise_u8_row, quantise_u8_rows};
 
+use super::buffer::Buffer;
 use super::checkpoint;
 use super::image::{Image, ImageWriter, Place};
 
@@ -228,10 +229,10 @@ impl Linear {
 pub(crate) struct Operand {
     count: usize,
     stride: usize,
-    codes: Vec<u8>,
-    scales: Vec<f32>,
-    zeros: Vec<i32>,
-    halves: Vec<u16>,
+    codes: Buffer<u8>,
+    scales: Buffer<f32>,
+    zeros: Buffer<i32>,
+    halves: Buffer<u16>,
 }
 
 impl Operand {
@@ -241,14 +242,14 @@ impl Operand {
         self.stride = width.next_multiple_of(4);
         match precision {
             Precision::Int8 => {
-                self.codes.resize(self.count * self.stride, 0);
-                self.scales.resize(self.count, 0.0);
-                self.zeros.resize(self.count, 0);
+                self.codes.resize(self.count * self.stride);
+                self.scales.resize(self.count);
+                self.zeros.resize(self.count);
                 let codes = (&mut self.codes[..], self.stride);
                 quantise_u8_rows(values, width, codes, &mut self.scales, &mut self.zeros);
             }
             Precision::Bf16 => {
-                self.halves.resize(self.count * self.stride, 0);
+                self.halves.resize(self.count * self.stride);
                 let halves = self.halves.chunks_exact_mut(self.stride);
                 for (row, halves) in values.chunks_exact(width).zip(halves) {
                     for (half, &value) in halves.iter_mut().zip(row) {

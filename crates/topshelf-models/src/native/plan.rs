@@ -8,9 +8,9 @@
 
 use topshelf_kernels::attention::BLOCK;
 
-/// The tokens of a group for each thread. Measured on 9,500 tokens of MiniLM-L12 (see
-/// docs/decisions): fewer make more barriers, more leave the cache.
-pub(crate) const ROWS: usize = 256;
+/// The tokens of a group for each thread: fewer make more barriers, at which the shares of long texts
+/// are more uneven; more leave the cache (measured: see docs/decisions).
+pub(crate) const ROWS: usize = 512;
 
 /// Rows of one sequence in one thread's share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use topshelf_kernels::gemm::i8::padded_outputs;
 use topshelf_kernels::rows::layer_norm;
 
 use super::architecture::{Architecture, Relative};
+use super::buffer::Buffer;
 use super::checkpoint::{self, Norm};
 use super::image::{Image, ImageWriter, Place};
 use super::packed::as_f32;
@@ -122,7 +123,7 @@ pub(crate) struct HeadRows<'a> {
 /// Space for the products with the tables.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    products: Vec<f32>,
+    products: Buffer<f32>,
 }
 
 impl Relative {
@@ -158,11 +159,10 @@ impl Tables {
         queries: HeadRows<'_>,
         keys: impl Iterator<Item = HeadRows<'k>> + Clone,
         scratch: &mut Scratch,
-        bias: &mut Vec<f32>,
+        bias: &mut Buffer<f32>,
     ) {
         let all: usize = keys.clone().map(|piece| piece.count).sum();
-        bias.clear();
-        bias.resize(queries.count * all, 0.0);
+        bias.fill_with_zeros(queries.count * all);
         let width = 2 * self.span;
         if let Some(place) = self.keys {
             self.products(image, place, head, queries, scratch);
@@ -199,7 +199,7 @@ impl Tables {
         let length = packed_len(outputs, inputs);
         let values = &image.f32(table)[head * length..][..length];
         let weights = Weights { outputs, inputs, values, bias: image.f32(self.zeros) };
-        scratch.products.resize(rows.count * outputs, 0.0);
+        scratch.products.resize(rows.count * outputs);
         let rows = Rows { count: rows.count, values: rows.values, stride: rows.stride };
         gemm_f32(rows, &weights, Activation::Identity, &mut scratch.products, outputs);
     }
