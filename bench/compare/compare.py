@@ -154,7 +154,7 @@ class Comparison:
             "reference": lineup.REFERENCE,
             "largest_difference": difference,
             "machine": machine.describe(ROOT, self.cores),
-            **{key: {} for key in ("workloads", "engines", "results", "peaks", "left_out")},
+            **{key: {} for key in ("workloads", "engines", "results", "peaks", "turns", "left_out")},
         }
 
     def run(self):
@@ -183,11 +183,13 @@ class Comparison:
             for workload in workloads:
                 self.record["workloads"][workload.name] = self.describe(workload, family)
                 team.run(workload, self.record["rounds"], self.options.budget)
+            team.take_turns(lineup.REFERENCE, ("short-1", "short-100"), self.record["rounds"])
         finally:
             team.stop()
         self.record["engines"][family] = team.engines
         self.record["results"].update(team.results)
         self.record["peaks"].update(team.peaks)
+        self.record["turns"].update(team.turns)
         left_out = {f"{name} ({family})": reason for name, reason in team.left_out.items()}
         self.record["left_out"].update(left_out)
 

@@ -182,12 +182,17 @@ def peak_line(figures, workload):
 
 
 def latency(figures):
-    """A single pair's time for each token against that in a hundred pairs."""
-    needed = [figures.median(w, "topshelf-int8") for w in ("short-1", "short-100")]
-    if None in needed:
+    """A single pair's time for each token against that in a hundred pairs, measured in turn."""
+    turns = figures.record["turns"].get("topshelf-int8")
+    if not turns:
         return None
-    ratio = figures.rate("short-100", "topshelf-int8") / figures.rate("short-1", "topshelf-int8")
-    return f"short-1: topshelf-int8 takes {ratio:.2f} times as long for a token as in short-100"
+    tokens = [figures.record["workloads"][workload]["tokens"] for workload in turns]
+    of_one, of_hundred = ([ms / n for ms in turns[w]] for w, n in zip(turns, tokens, strict=True))
+    values = [one / hundred for one, hundred in zip(of_one, of_hundred, strict=True)]
+    return (
+        f"short-1: topshelf-int8 takes {spread(values)} times as long for a token as in short-100,"
+        " the two run in turn"
+    )
 
 
 def loads(record):

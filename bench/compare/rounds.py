@@ -32,6 +32,7 @@ class Team:
         self.left_out = {}
         self.results = {}
         self.peaks = {}
+        self.turns = {}
 
     def start(self, engine, starts):
         """Starts an engine `starts` times and keeps the last process.
@@ -92,15 +93,36 @@ class Team:
             left = sum((limits[n] - done[n]) * estimates[n] for n in limits)
             what = f"{workload.name}: round {number + 1} of {limits[name]}: {name}"
             say(f"{what}, about {estimates[name]:.2f} s; about {left:.0f} s to the end")
-            time.sleep(PAUSE_SECONDS)
-            repeats = min(MOST_REPEATS, math.ceil(LEAST_SECONDS / estimates[name]))
-            answers = [self.ask(workload.name, name) for _ in range(repeats)]
-            if None in answers:
+            ms = self.time(workload.name, name, estimates[name])
+            if ms is None:
                 del limits[name]
             else:
-                times = self.results[workload.name][name]["ms"]
-                times[number] = statistics.median(answer["ms"] for answer in answers)
+                self.results[workload.name][name]["ms"][number] = ms
         self.measure_peaks(workload.name)
+
+    def take_turns(self, name, workloads, rounds):
+        """Runs workloads of one engine one after the other in each round; fills `turns`.
+
+        Times of two workloads can be compared only if they were measured together.
+        """
+        known = [self.results.get(workload, {}).get(name) for workload in workloads]
+        if None in known:
+            return
+        estimates = [statistics.median(result["ms"].values()) / 1000 for result in known]
+        turns = {workload: [] for workload in workloads}
+        for number in range(rounds):
+            say(f"{name}: {' and '.join(workloads)} in turn, round {number + 1} of {rounds}")
+            for workload, estimate in zip(workloads, estimates, strict=True):
+                turns[workload].append(self.time(workload, name, estimate))
+        if not any(None in times for times in turns.values()):
+            self.turns[name] = turns
+
+    def time(self, workload, name, estimate):
+        """A round's time in milliseconds; `None` if the engine failed."""
+        time.sleep(PAUSE_SECONDS)
+        repeats = min(MOST_REPEATS, math.ceil(LEAST_SECONDS / estimate))
+        answers = [self.ask(workload, name) for _ in range(repeats)]
+        return None if None in answers else statistics.median(answer["ms"] for answer in answers)
 
     def attempt(self, workload, name):
         """Sends a workload to an engine and runs it once; `None` if the engine failed."""
