@@ -1,6 +1,7 @@
 //! The commands and their options.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use topshelf::Bm25Options;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     Search(SearchArguments),
     /// Order your own candidates: the second stage alone.
     Rerank(RerankArguments),
+    /// Look at the scores that are kept from earlier calls, or throw them away.
+    #[command(subcommand, after_help = "Example:\n  topshelf cache stats")]
+    Cache(CacheCommand),
     /// Measure every stage on judged queries.
     Eval(EvalArguments),
     /// Index documentation that is already on this machine and measure every stage on it.
@@ -164,6 +168,26 @@ Examples:
     },
 }
 
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Where the score cache lies and what is in it.
+    #[command(after_help = "\
+Example:
+  topshelf cache stats --json
+
+TOPSHELF_SCORE_CACHE says how many MiB it may take; 0 switches it off.")]
+    Stats {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Remove it.
+    #[command(after_help = "Example:\n  topshelf cache clear")]
+    Clear {
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct AddArguments {
     /// Files and folders.
@@ -265,6 +289,84 @@ pub(crate) struct FirstStage {
     pub(crate) title_weight: f32,
 }
 
+/// Whether scores of earlier calls are used.
+#[derive(Debug, Args, Clone, Copy)]
+pub(crate) struct CacheOption {
+    /// Score every pair anew, and keep none of the scores.
+    #[arg(long, help_heading = "Second stage")]
+    pub(crate) no_cache: bool,
+}
+
+/// How the second stage works; shared by `search`, `rerank` and `eval`.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Second stage")]
+pub(crate) struct SecondStageOptions {
+    /// The cross-encoder; `none` for the first stage alone.
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
+    pub(crate) rerank: String,
+    /// A dearer reranker for the best KEEP of the one before; may be given several times.
+    #[arg(long, value_name = "MODEL@KEEP", value_parser = survivors)]
+    pub(crate) then: Vec<(String, usize)>,
+    /// What the rerank score counts, 0 to 1, beside the first stage's score [default: 1, which is
+    /// the rerank score alone].
+    #[arg(long, value_name = "WEIGHT", value_parser = share)]
+    pub(crate) blend: Option<f32>,
+    /// How the rerank score is brought to 0..1 for the blend.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "min-max", requires = "blend")]
+    pub(crate) blend_score: BlendScoreName,
+    /// Withhold what is relevant with less than this probability, even if nothing is left.
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub(crate) min_relevance: Option<f32>,
+    /// The best order there is after this time, such as 150ms, counted from the question on.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) deadline: Option<Duration>,
+    /// Skip reranking where the first stage is clear, such as margin:dense:3>=0.086. Signals are
+    /// margin:STAGE:K, relative-margin:STAGE:K, spread:STAGE:K and agreement:K.
+    #[arg(long, value_name = "GATE", value_parser = gate)]
+    pub(crate) gate: Option<topshelf::Gate>,
+    /// Use a gate that nothing has shown to pay on your own queries.
+    #[arg(long, requires = "gate")]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BlendScoreName {
+    /// Over the passages that were scored: their order and distances.
+    MinMax,
+    /// The calibrated probability: where all are poor, all stay low.
+    Probability,
+}
+
+fn survivors(text: &str) -> Result<(String, usize), String> {
+    let parts = text.rsplit_once('@').filter(|(model, _)| !model.is_empty());
+    let parts = parts.and_then(|(model, keep)| Some((model.to_owned(), keep.parse().ok()?)));
+    parts.filter(|(_, keep)| *keep > 0).ok_or_else(|| {
+        "give a model and how many it reads, such as cross-encoder/ms-marco-MiniLM-L12-v2@30"
+            .to_owned()
+    })
+}
+
+fn gate(text: &str) -> Result<topshelf::Gate, String> {
+    let (signal, threshold) = text
+        .split_once(">=")
+        .ok_or_else(|| "give a signal and a value, such as margin:dense:3>=0.086".to_owned())?;
+    let signal = signal.parse().map_err(|error: topshelf::Error| error.to_string())?;
+    let threshold = threshold.trim().parse().ok().filter(|value: &f32| value.is_finite());
+    let threshold = threshold.ok_or_else(|| "behind >= stands a number".to_owned())?;
+    Ok(topshelf::Gate { signal, threshold })
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, seconds) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(""), 1.0),
+    };
+    let number = number.trim().parse().ok().filter(|number: &f64| *number > 0.0);
+    number
+        .and_then(|number| Duration::try_from_secs_f64(number * seconds).ok())
+        .ok_or_else(|| "give a time above 0 with its unit, such as 150ms or 1.5s".to_owned())
+}
+
 fn not_negative(text: &str) -> Result<f32, String> {
     let number = text.parse().ok().filter(|number: &f32| number.is_finite() && *number >= 0.0);
     number.ok_or_else(|| "give a number of 0 or more".to_owned())
@@ -307,9 +409,10 @@ pub(crate) struct SearchArguments {
     /// Results.
     #[arg(long, default_value_t = 10)]
     pub(crate) top: usize,
-    /// The cross-encoder; `none` for the first stage alone.
-    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
-    pub(crate) rerank: String,
+    #[command(flatten)]
+    pub(crate) second_stage: SecondStageOptions,
+    #[command(flatten)]
+    pub(crate) cache: CacheOption,
     /// Only passages of documents whose metadata satisfy this, as `lang = en AND year >= 2024`.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) filter: Option<String>,
@@ -347,9 +450,10 @@ pub(crate) struct RerankArguments {
     /// The documents, one a line; `-` for standard input.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) docs: PathBuf,
-    /// The cross-encoder.
-    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
-    pub(crate) rerank: String,
+    #[command(flatten)]
+    pub(crate) second_stage: SecondStageOptions,
+    #[command(flatten)]
+    pub(crate) cache: CacheOption,
     /// Results; all if not given.
     #[arg(long)]
     pub(crate) top: Option<usize>,
@@ -390,9 +494,8 @@ pub(crate) struct EvalArguments {
     /// Candidates for each query.
     #[arg(long, default_value_t = 100)]
     pub(crate) depth: usize,
-    /// The cross-encoder.
-    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
-    pub(crate) rerank: String,
+    #[command(flatten)]
+    pub(crate) second_stage: SecondStageOptions,
     /// The bi-encoder.
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_EMBEDDER)]
     pub(crate) embed: String,

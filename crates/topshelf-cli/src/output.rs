@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use topshelf::report::Skipped;
+use topshelf::second_stage::RERANK_STAGE;
 use topshelf::{Hit, Metadata, Report};
 
 /// What `models list` answers.
@@ -251,8 +253,11 @@ pub(crate) struct SearchHit {
     pub(crate) score: f32,
     /// What the score means: `bm25`, `cosine`, `rank`, `normalised`, `logit`.
     pub(crate) scale: String,
-    /// The logistic function of a logit: 0 to 1, ordered as the logit is.
+    /// The probability that it is relevant, from the calibrated rerank score; absent where no
+    /// reranker read the passage.
     pub(crate) relevance_score: Option<f32>,
+    /// Whether the last reranker read it.
+    pub(crate) reranked: bool,
     /// What every stage said of it, first stage first.
     pub(crate) signals: Vec<StageSignal>,
 }
@@ -314,8 +319,10 @@ pub(crate) struct RunReport {
     pub(crate) retrievers: Vec<RetrieverRan>,
     /// How their rankings became one; absent for one retriever.
     pub(crate) fusion: Option<String>,
-    /// The reranker; absent with `--rerank none`.
+    /// The last reranker that ran; absent with `--rerank none` and where reranking was skipped.
     pub(crate) reranker: Option<RerankerRan>,
+    /// The second stage; absent with `--rerank none`.
+    pub(crate) second_stage: Option<SecondStageRan>,
     /// From query to answer.
     pub(crate) milliseconds: f64,
 }
@@ -331,7 +338,60 @@ pub(crate) struct RetrieverRan {
     pub(crate) milliseconds: f64,
 }
 
-/// What the reranker did.
+/// What the second stage did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SecondStageRan {
+    /// What the gate saw; absent without one.
+    pub(crate) gate: Option<GateSaw>,
+    /// Why nothing was reranked: `clear` (by the gate) or `no_weight` (in the blend); absent where
+    /// reranking took place.
+    pub(crate) skipped: Option<String>,
+    /// The rerankers, in the order in which they ran.
+    pub(crate) rerankers: Vec<RerankerRan>,
+    /// How the rerank score and the first stage's became one; absent without a blend.
+    pub(crate) blend: Option<String>,
+    /// How scores became probabilities.
+    pub(crate) calibration: String,
+    /// What `--min-relevance` withheld; absent without it.
+    pub(crate) threshold: Option<ThresholdWithheld>,
+    /// What `--deadline` left unread; absent without it.
+    pub(crate) deadline: Option<DeadlineKept>,
+}
+
+/// What the gate saw.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct GateSaw {
+    /// The signal.
+    pub(crate) signal: String,
+    /// Its value; absent where these candidates do not have it.
+    pub(crate) value: Option<f32>,
+    /// From here on the first stage counts as clear.
+    pub(crate) threshold: f32,
+    /// Whether it did.
+    pub(crate) clear: bool,
+}
+
+/// What a threshold withheld.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ThresholdWithheld {
+    /// The least probability of a result.
+    pub(crate) min_relevance: f32,
+    /// Candidates below it.
+    pub(crate) below: usize,
+    /// Candidates without a score.
+    pub(crate) unscored: usize,
+}
+
+/// How a deadline was kept.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DeadlineKept {
+    /// What was allowed, in milliseconds.
+    pub(crate) allowed: f64,
+    /// Candidates that were not scored because of it; they keep the first stage's order.
+    pub(crate) unscored: usize,
+}
+
+/// What a reranker did.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RerankerRan {
     /// The model.
@@ -343,6 +403,12 @@ pub(crate) struct RerankerRan {
     pub(crate) engine: String,
     /// Pairs scored.
     pub(crate) pairs: usize,
+    /// Those of them whose score was in the cache.
+    pub(crate) cached: usize,
+    /// Candidates that were not reached before the deadline.
+    pub(crate) unscored: usize,
+    /// Candidates that could not enter the top any more.
+    pub(crate) spared: usize,
     /// Tokens of the query it did not read.
     pub(crate) query_truncated_tokens: usize,
     /// Passages it did not read to the end.
@@ -360,8 +426,10 @@ pub(crate) struct RerankAnswer {
     pub(crate) query: String,
     /// The documents, best first.
     pub(crate) results: Vec<RerankResult>,
-    /// What ran.
+    /// The last reranker; with 0 pairs where reranking was skipped.
     pub(crate) reranker: RerankerRan,
+    /// What ran.
+    pub(crate) second_stage: SecondStageRan,
 }
 
 /// One reranked document.
@@ -375,10 +443,32 @@ pub(crate) struct RerankResult {
     pub(crate) id: Option<String>,
     /// The model's raw output; absent for a document it could not score.
     pub(crate) score: Option<f32>,
-    /// The logistic function of the score.
+    /// The probability that it is relevant: the calibrated score.
     pub(crate) relevance_score: Option<f32>,
     /// The document.
     pub(crate) text: String,
+}
+
+/// What `cache stats` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ScoreCacheStats {
+    /// The file.
+    pub(crate) path: String,
+    /// Scores in it.
+    pub(crate) entries: u64,
+    /// Its bytes.
+    pub(crate) bytes: u64,
+    /// What it may take, in bytes; 0 where it is switched off.
+    pub(crate) limit: u64,
+}
+
+/// What `cache clear` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ScoreCacheCleared {
+    /// The file.
+    pub(crate) path: String,
+    /// Bytes that it had.
+    pub(crate) bytes: u64,
 }
 
 /// What `eval` answers.
@@ -420,6 +510,8 @@ pub(crate) struct LatencyMs {
     pub(crate) p50: f64,
     /// One query in twenty takes longer.
     pub(crate) p95: f64,
+    /// One query in a hundred takes longer.
+    pub(crate) p99: f64,
     /// The mean.
     pub(crate) mean: f64,
 }
@@ -505,8 +597,61 @@ impl From<&Report> for RunReport {
                 })
                 .collect(),
             fusion: report.fusion.clone(),
-            reranker: report.reranker.as_ref().map(RerankerRan::from),
+            reranker: report
+                .second_stage
+                .as_ref()
+                .and_then(|stage| stage.rerankers.last())
+                .map(RerankerRan::from),
+            second_stage: report.second_stage.as_ref().map(SecondStageRan::from),
             milliseconds: report.milliseconds,
+        }
+    }
+}
+
+impl From<&topshelf::SecondStageReport> for SecondStageRan {
+    fn from(report: &topshelf::SecondStageReport) -> Self {
+        Self {
+            gate: report.gate.as_ref().map(|gate| GateSaw {
+                signal: gate.signal.clone(),
+                value: gate.value,
+                threshold: gate.threshold,
+                clear: gate.clear,
+            }),
+            skipped: report.skipped.map(|skipped| match skipped {
+                Skipped::Clear => "clear".to_owned(),
+                Skipped::NoWeight => "no_weight".to_owned(),
+            }),
+            rerankers: report.rerankers.iter().map(RerankerRan::from).collect(),
+            blend: report.blend.clone(),
+            calibration: report.calibration.clone(),
+            threshold: report.threshold.as_ref().map(|threshold| ThresholdWithheld {
+                min_relevance: threshold.min_relevance,
+                below: threshold.below,
+                unscored: threshold.unscored,
+            }),
+            deadline: report.deadline.as_ref().map(|deadline| DeadlineKept {
+                allowed: deadline.allowed,
+                unscored: deadline.unscored,
+            }),
+        }
+    }
+}
+
+impl RerankerRan {
+    /// A reranker that had nothing to do.
+    pub(crate) fn idle(identity: &topshelf::ModelIdentity) -> Self {
+        Self {
+            model: identity.name.clone(),
+            fingerprint: identity.fingerprint.clone(),
+            engine: identity.engine.clone(),
+            pairs: 0,
+            cached: 0,
+            unscored: 0,
+            spared: 0,
+            query_truncated_tokens: 0,
+            truncated: 0,
+            failed: Vec::new(),
+            milliseconds: 0.0,
         }
     }
 }
@@ -518,6 +663,9 @@ impl From<&topshelf::RerankReport> for RerankerRan {
             fingerprint: report.fingerprint.clone(),
             engine: report.engine.clone(),
             pairs: report.pairs,
+            cached: report.cached,
+            unscored: report.unscored,
+            spared: report.spared,
             query_truncated_tokens: report.query_truncated_tokens,
             truncated: report.truncated.len(),
             failed: report
@@ -537,7 +685,6 @@ impl SearchHit {
     /// A hit at a place; `scale` is that of the ranking it stands in.
     pub(crate) fn new(rank: usize, hit: &Hit, scale: topshelf::Scale) -> Self {
         let passage = &hit.passage;
-        let logit = scale == topshelf::Scale::Logit && hit.signal("rerank").is_some();
         Self {
             rank,
             id: passage.id.clone(),
@@ -550,7 +697,8 @@ impl SearchHit {
             metadata: passage.metadata.clone(),
             score: hit.score,
             scale: scale.to_string(),
-            relevance_score: logit.then(|| topshelf::score::sigmoid(hit.score)),
+            relevance_score: hit.relevance,
+            reranked: hit.signal(RERANK_STAGE).is_some(),
             signals: hit
                 .signals
                 .iter()

@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema};
 
 use crate::output::{
     DemoAnswer, EvalAnswer, IndexAdded, IndexRemoved, IndexStats, ModelShown, ModelsDone,
-    ModelsList, RerankAnswer, SearchAnswer,
+    ModelsList, RerankAnswer, ScoreCacheCleared, ScoreCacheStats, SearchAnswer,
 };
 
 /// What the command writes, not what it would accept: a field that is always there is required.
@@ -32,6 +32,8 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("index-stats", schema::<IndexStats>()),
         ("search", schema::<SearchAnswer>()),
         ("rerank", schema::<RerankAnswer>()),
+        ("cache-stats", schema::<ScoreCacheStats>()),
+        ("cache-clear", schema::<ScoreCacheCleared>()),
         ("eval", schema::<EvalAnswer>()),
         ("demo", schema::<DemoAnswer>()),
     ]

@@ -120,6 +120,53 @@ pub enum Error {
         rankings: usize,
     },
 
+    /// A number in a policy that means nothing.
+    #[error("{what} cannot be {value}; it is {range}")]
+    OutOfRange {
+        /// What was set.
+        what: &'static str,
+        /// To what.
+        value: String,
+        /// What it may be.
+        range: &'static str,
+    },
+
+    /// A gate's signal that cannot be read.
+    #[error(
+        "there is no gate signal \"{given}\"; there are margin:STAGE:K, relative-margin:STAGE:K, \
+         spread:STAGE:K and agreement:K, for instance margin:dense:3"
+    )]
+    GateSignal {
+        /// The signal as given.
+        given: String,
+    },
+
+    /// A gate beside a relevance threshold.
+    #[error(
+        "a gate and a least relevance do not go together: what the gate lets pass without \
+         reranking has no probability to compare; use one of them"
+    )]
+    GateWithThreshold,
+
+    /// A probability was asked of a score that has none.
+    #[error(
+        "a score on the scale {scale} is not a probability and has no logistic reading; fit a \
+         calibration on judged queries, or leave out what needs a probability"
+    )]
+    NotAProbability {
+        /// The scale.
+        scale: Scale,
+    },
+
+    /// Judgments that nothing can be fitted on.
+    #[error("the {what} cannot be fitted: {reason}")]
+    CannotFit {
+        /// What was to be fitted.
+        what: &'static str,
+        /// Why it cannot.
+        reason: String,
+    },
+
     /// A filter that cannot be read.
     #[error(
         "the filter \"{filter}\" cannot be read at character {at}: {reason}; \
@@ -186,6 +233,11 @@ impl Error {
             | Self::NoRetriever
             | Self::ScaleMismatch { .. }
             | Self::FusionWeights { .. }
+            | Self::OutOfRange { .. }
+            | Self::GateSignal { .. }
+            | Self::GateWithThreshold
+            | Self::NotAProbability { .. }
+            | Self::CannotFit { .. }
             | Self::Filter { .. }
             | Self::Template { .. } => Blame::Caller,
             Self::NotFinite { .. } | Self::DuplicatePassage { .. } | Self::ScoreCount { .. } => {

@@ -138,7 +138,7 @@ fn usable_weights(weights: &[f32], rankings: usize) -> Result<Vec<f64>> {
 }
 
 /// Scores of one ranking made comparable; empty in, empty out.
-fn normalise(scores: &[f64], how: Normalisation) -> Vec<f64> {
+pub(crate) fn normalise(scores: &[f64], how: Normalisation) -> Vec<f64> {
     let n = scores.len() as f64;
     match how {
         Normalisation::MinMax => {

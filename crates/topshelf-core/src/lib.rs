@@ -3,7 +3,8 @@
 //! Every arrow of the pipeline carries a [`Ranking`]: one query's candidates in one total
 //! order. A [`Retriever`] makes one, [`Fusion`] merges several, a [`Reranker`] answers
 //! scores that reorder one, and [`Context`] packs the top of one into a prompt. The
-//! [`Pipeline`] runs them in that order and reports what ran.
+//! [`Pipeline`] runs them in that order and reports what ran; when and how rerankers are used is
+//! the [`SecondStage`]'s [`Policy`].
 //!
 //! Where to look:
 //!
@@ -14,27 +15,42 @@
 //! | the traits that other crates implement | [`stage`] |
 //! | reciprocal rank fusion, weighted fusion | [`fuse`] |
 //! | metadata conditions | [`filter`] |
-//! | retrieve, fuse, rerank, report | [`pipeline`] |
+//! | retrieve, fuse, rerank, report | [`pipeline`], [`report`] |
+//! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
+//! | whether reranking is worth it for a query | [`gate`] |
+//! | rerank score and first stage's score put together | [`blend`] |
+//! | logits to probabilities | [`calibrate`] |
 //! | token budget, near-duplicates, citations, templates | [`context`] |
 
+pub mod blend;
+pub mod calibrate;
 pub mod context;
 mod error;
 pub mod filter;
 pub mod fuse;
+pub mod gate;
 pub mod passage;
 pub mod pipeline;
 pub mod ranking;
+pub mod report;
 pub mod score;
+mod scoring;
+pub mod second_stage;
 pub mod stage;
 
+pub use blend::{Blend, BlendScore};
+pub use calibrate::Calibration;
 pub use context::{Context, ContextOptions, Source};
 pub use error::{Blame, Error, Result};
 pub use filter::Filter;
 pub use fuse::{Fusion, Normalisation};
+pub use gate::{Gate, GateReport, GateSignal};
 pub use passage::{Metadata, Passage, Query};
-pub use pipeline::{Answer, Pipeline, PipelineBuilder, Report, RerankReport, RetrieverReport};
+pub use pipeline::{Answer, Pipeline, PipelineBuilder};
 pub use ranking::{Hit, Ranking, Signal};
+pub use report::{Report, RerankReport, RetrieverReport, SecondStageReport};
 pub use score::Scale;
+pub use second_stage::{EarlyStop, Policy, SecondStage};
 pub use stage::{
     EmbedKind, Embedder, ModelIdentity, PassageFailure, RerankOutcome, RerankScore, Reranker,
     Retriever,

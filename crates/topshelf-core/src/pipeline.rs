@@ -1,22 +1,18 @@
 //! Retrieve, fuse, rerank, report: [`Pipeline`].
 //!
-//! Every answer says what ran: the retrievers with their counts and times, the fusion, the
-//! reranker by name and fingerprint, how many pairs it scored, what it truncated and what it
-//! could not score. Times are wall-clock milliseconds.
+//! Every answer says in its [`Report`] what ran. What happens between candidates and answer is in
+//! [`crate::second_stage`].
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Serialize;
-
 use crate::error::{Error, Result};
 use crate::fuse::Fusion;
-use crate::passage::{Passage, Query};
+use crate::passage::Query;
 use crate::ranking::Ranking;
-use crate::stage::{PassageFailure, Reranker, Retriever};
-
-/// The name of the reranking stage in signals.
-pub const RERANK_STAGE: &str = "rerank";
+use crate::report::{Report, RetrieverReport};
+use crate::second_stage::SecondStage;
+use crate::stage::{Reranker, Retriever};
 
 /// A first stage of one or more retrievers and an optional second stage.
 ///
@@ -25,7 +21,7 @@ pub const RERANK_STAGE: &str = "rerank";
 pub struct Pipeline {
     retrievers: Vec<Arc<dyn Retriever>>,
     fusion: Fusion,
-    reranker: Option<Arc<dyn Reranker>>,
+    second_stage: Option<SecondStage>,
     depth: usize,
     top: usize,
 }
@@ -48,69 +44,6 @@ pub struct Answer {
     pub report: Report,
 }
 
-/// What ran for one query.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// The retrievers, in their order.
-    pub retrievers: Vec<RetrieverReport>,
-    /// The fusion, if there was more than one retriever.
-    pub fusion: Option<String>,
-    /// The reranker, if there was one.
-    pub reranker: Option<RerankReport>,
-    /// From query to answer.
-    pub milliseconds: f64,
-}
-
-/// What one retriever did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RetrieverReport {
-    /// Its name.
-    pub name: String,
-    /// Passages it found.
-    pub found: usize,
-    /// How long it took.
-    pub milliseconds: f64,
-}
-
-/// What the reranker did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RerankReport {
-    /// The model.
-    pub model: String,
-    /// Its fingerprint.
-    pub fingerprint: String,
-    /// What computed it.
-    pub engine: String,
-    /// Pairs it scored.
-    pub pairs: usize,
-    /// Tokens of the query that it did not read.
-    pub query_truncated_tokens: usize,
-    /// Passages of which it did not read all.
-    pub truncated: Vec<Truncated>,
-    /// Passages it could not score; they stand behind the others in the order they had.
-    pub failed: Vec<Failed>,
-    /// How long it took.
-    pub milliseconds: f64,
-}
-
-/// A passage that did not fit into the reranker's window.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Truncated {
-    /// The passage's id.
-    pub passage: String,
-    /// Tokens that were not read.
-    pub tokens: usize,
-}
-
-/// A passage without a score from the reranker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failed {
-    /// The passage's id.
-    pub passage: String,
-    /// Why.
-    pub reason: String,
-}
-
 impl Pipeline {
     /// An empty pipeline to add stages to.
     pub fn builder() -> PipelineBuilder {
@@ -118,7 +51,7 @@ impl Pipeline {
             pipeline: Self {
                 retrievers: Vec::new(),
                 fusion: Fusion::default(),
-                reranker: None,
+                second_stage: None,
                 depth: 100,
                 top: 10,
             },
@@ -134,10 +67,9 @@ impl Pipeline {
     pub async fn run(&self, query: &Query) -> Result<Answer> {
         let start = Instant::now();
         let (candidates, retrievers) = self.retrieve(query).await?;
-        let (ranking, reranker) = match &self.reranker {
-            Some(reranker) => {
-                let (ranking, report) =
-                    rerank(reranker.as_ref(), query, candidates.clone()).await?;
+        let (ranking, second_stage) = match &self.second_stage {
+            Some(second) => {
+                let (ranking, report) = second.run(query, &candidates, self.top, start).await?;
                 (ranking, Some(report))
             }
             None => (candidates.clone(), None),
@@ -145,7 +77,7 @@ impl Pipeline {
         let report = Report {
             fusion: (retrievers.len() > 1).then(|| self.fusion.describe()),
             retrievers,
-            reranker,
+            second_stage,
             milliseconds: milliseconds_since(start),
         };
         Ok(Answer { ranking: ranking.top(self.top), candidates, report })
@@ -185,56 +117,6 @@ impl Pipeline {
     }
 }
 
-/// Rescores all candidates of a ranking: the second stage alone, for those who have a retriever.
-///
-/// # Errors
-///
-/// What the reranker answers; [`Error::ScoreCount`] and [`Error::NotFinite`] if its answer does
-/// not fit the question.
-pub async fn rerank(
-    reranker: &dyn Reranker,
-    query: &Query,
-    candidates: Ranking,
-) -> Result<(Ranking, RerankReport)> {
-    let start = Instant::now();
-    let passages: Vec<Arc<Passage>> =
-        candidates.hits().iter().map(|hit| Arc::clone(&hit.passage)).collect();
-    let outcomes =
-        if passages.is_empty() { Vec::new() } else { reranker.score(query, &passages).await? };
-    let mut report = RerankReport {
-        model: reranker.identity().name.clone(),
-        fingerprint: reranker.identity().fingerprint.clone(),
-        engine: reranker.identity().engine.clone(),
-        pairs: 0,
-        query_truncated_tokens: 0,
-        truncated: Vec::new(),
-        failed: Vec::new(),
-        milliseconds: 0.0,
-    };
-    let mut scores = Vec::with_capacity(outcomes.len());
-    for (outcome, passage) in outcomes.into_iter().zip(&passages) {
-        match outcome {
-            Ok(scored) => {
-                report.pairs += 1;
-                report.query_truncated_tokens =
-                    report.query_truncated_tokens.max(scored.query_truncated_tokens);
-                if scored.truncated_tokens > 0 {
-                    let tokens = scored.truncated_tokens;
-                    report.truncated.push(Truncated { passage: passage.id.clone(), tokens });
-                }
-                scores.push(Some(scored.score));
-            }
-            Err(PassageFailure { reason }) => {
-                report.failed.push(Failed { passage: passage.id.clone(), reason });
-                scores.push(None);
-            }
-        }
-    }
-    let ranking = candidates.rescored(RERANK_STAGE, reranker.scale(), &scores)?;
-    report.milliseconds = milliseconds_since(start);
-    Ok((ranking, report))
-}
-
 impl PipelineBuilder {
     /// Adds a retriever; the rankings of several are fused.
     pub fn retriever(mut self, retriever: impl Retriever + 'static) -> Self {
@@ -248,9 +130,14 @@ impl PipelineBuilder {
         self
     }
 
+    /// Sets a second stage of one reranker over all candidates, without a policy.
+    pub fn reranker(self, reranker: impl Reranker + 'static) -> Self {
+        self.second_stage(SecondStage::new(reranker))
+    }
+
     /// Sets the second stage.
-    pub fn reranker(mut self, reranker: impl Reranker + 'static) -> Self {
-        self.pipeline.reranker = Some(Arc::new(reranker));
+    pub fn second_stage(mut self, second_stage: SecondStage) -> Self {
+        self.pipeline.second_stage = Some(second_stage);
         self
     }
 
@@ -299,8 +186,9 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
+    use crate::passage::Passage;
     use crate::score::Scale;
-    use crate::stage::{ModelIdentity, RerankOutcome, RerankScore};
+    use crate::stage::{ModelIdentity, PassageFailure, RerankOutcome, RerankScore};
 
     /// Finds the given passages in the given order.
     struct Fixed(&'static str, Vec<&'static str>);
@@ -343,6 +231,7 @@ mod tests {
                         score: passage.text.len() as f32,
                         truncated_tokens: 0,
                         query_truncated_tokens: 0,
+                        cached: false,
                     })
                 })
                 .collect())
@@ -377,7 +266,7 @@ mod tests {
         assert_eq!(ids(&answer.ranking), ["cccc", "bb", "a"]);
         assert_eq!(answer.report.fusion.as_deref(), Some("rrf(k=60)"));
         assert_eq!(answer.report.retrievers[1].found, 2);
-        assert_eq!(answer.report.reranker.unwrap().pairs, 3);
+        assert_eq!(answer.report.second_stage.unwrap().rerankers[0].pairs, 3);
         assert_eq!(answer.ranking.hits()[0].signal("dense").unwrap().rank, 2);
     }
 
@@ -391,7 +280,8 @@ mod tests {
         let query = Query::new("q").unwrap();
         let answer = pipeline.run_blocking(&query).unwrap();
         assert_eq!(ids(&answer.ranking), ["bb", "a", "xx"]);
-        assert_eq!(answer.report.reranker.unwrap().failed[0].reason, "starts with x");
+        let report = answer.report.second_stage.unwrap();
+        assert_eq!(report.rerankers[0].failed[0].reason, "starts with x");
     }
 
     #[test]

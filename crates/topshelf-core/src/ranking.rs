@@ -38,6 +38,9 @@ pub struct Hit {
     pub score: f32,
     /// One signal for each stage that scored it, oldest first.
     pub signals: Vec<Signal>,
+    /// The probability that it is relevant, as a reranker's calibrated score has it; `None` if no
+    /// reranker read it or its scores cannot be read as one.
+    pub relevance: Option<f32>,
 }
 
 impl Hit {
@@ -79,7 +82,7 @@ impl Ranking {
     ) -> Result<Self> {
         let hits = found
             .into_iter()
-            .map(|(passage, score)| Hit { passage, score, signals: Vec::new() })
+            .map(|(passage, score)| Hit { passage, score, signals: Vec::new(), relevance: None })
             .collect();
         Self::from_hits(stage, scale, hits, Vec::new())
     }
@@ -176,6 +179,21 @@ impl Ranking {
     pub fn top(mut self, n: usize) -> Self {
         self.hits.truncate(n);
         self
+    }
+
+    /// Those of them for which `keep` answers true.
+    #[must_use]
+    pub fn filtered(mut self, keep: impl FnMut(&Hit) -> bool) -> Self {
+        self.hits.retain(keep);
+        self
+    }
+
+    /// Sets each hit's [`Hit::relevance`].
+    pub(crate) fn set_relevance(&mut self, of: impl Fn(&Hit) -> Result<Option<f32>>) -> Result<()> {
+        for hit in &mut self.hits {
+            hit.relevance = of(hit)?;
+        }
+        Ok(())
     }
 
     /// The candidates, given away.

@@ -53,6 +53,8 @@ pub struct RerankScore {
     pub truncated_tokens: usize,
     /// Tokens of the query that were not read, which happens only to very long queries.
     pub query_truncated_tokens: usize,
+    /// Whether it was known and nothing had to be computed for it.
+    pub cached: bool,
 }
 
 /// Why one passage has no score while its neighbours have theirs.

@@ -309,6 +309,7 @@ impl Reranker for CrossEncoder {
             score: scored.score,
             truncated_tokens: scored.truncated_tokens,
             query_truncated_tokens: scored.query_truncated_tokens,
+            cached: false,
         };
         Ok(outcomes.into_iter().map(|scored| scored.map(outcome)).collect())
     }

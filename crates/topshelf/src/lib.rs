@@ -64,6 +64,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub use topshelf_cache as cache;
+pub use topshelf_cache::{CacheOptions, CacheStats, CachedReranker, ScoreCache};
 pub use topshelf_core::*;
 pub use topshelf_eval as eval;
 pub use topshelf_index::{

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use topshelf::eval::{LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
-use topshelf::{
-    BiEncoder, Bm25Options, CrossEncoder, Fusion, Index, Pipeline, Query, Ranking, pipeline,
-};
+use topshelf::{BiEncoder, Bm25Options, Fusion, Index, Pipeline, Query, Ranking, SecondStage};
 
 use crate::args::{FirstStage, RetrieverName};
 use crate::exit::usage;
@@ -104,7 +102,7 @@ pub(super) type Candidates = BTreeMap<String, Ranking>;
 pub(super) struct Parts<'a> {
     pub(super) index: Option<&'a Index>,
     pub(super) embedder: Option<Arc<BiEncoder>>,
-    pub(super) reranker: Option<CrossEncoder>,
+    pub(super) second_stage: Option<SecondStage>,
     pub(super) candidates: Candidates,
     pub(super) first_stage: &'a FirstStage,
     pub(super) depth: usize,
@@ -171,9 +169,10 @@ impl Parts<'_> {
                 return Ok(None);
             };
             let candidates = candidates.top(self.depth);
-            let ranking = match (&self.reranker, system.reranked) {
-                (Some(reranker), true) => {
-                    pollster::block_on(pipeline::rerank(reranker, &question, candidates))?.0
+            let ranking = match (&self.second_stage, system.reranked) {
+                (Some(stage), true) => {
+                    let asked = Instant::now();
+                    pollster::block_on(stage.run(&question, &candidates, self.depth, asked))?.0
                 }
                 _ => candidates,
             };
@@ -203,8 +202,8 @@ impl Parts<'_> {
             let embedder = self.embedder.clone().ok_or(topshelf::IndexError::NoVectors)?;
             builder = builder.retriever(index.dense(embedder)?);
         }
-        if let (true, Some(reranker)) = (system.reranked, &self.reranker) {
-            builder = builder.reranker(reranker.clone());
+        if let (true, Some(stage)) = (system.reranked, &self.second_stage) {
+            builder = builder.second_stage(stage.clone());
         }
         Ok(Some(builder.build()?))
     }
@@ -247,6 +246,7 @@ pub(super) fn measure(
             latency_ms: system.latency.as_ref().map(|latency| LatencyMs {
                 p50: latency.p50_ms,
                 p95: latency.p95_ms,
+                p99: latency.p99_ms,
                 mean: latency.mean_ms,
             }),
         });

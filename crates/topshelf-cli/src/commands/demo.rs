@@ -16,8 +16,8 @@ use serde::Deserialize;
 use topshelf::chunk::ChunkOptions;
 use topshelf::eval::{Measure, Qrels};
 use topshelf::{
-    AddOptions, Answer, BiEncoder, CrossEncoder, Embedder, Index, Query, Reranker, Settings, Store,
-    Writer,
+    AddOptions, Answer, BiEncoder, CrossEncoder, Embedder, Index, Query, Reranker, SecondStage,
+    Settings, Store, Writer,
 };
 
 use super::collection::{Judged, Parts, System, Unit};
@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
     let parts = Parts {
         index: Some(&index),
         embedder: Some(Arc::new(embedder)),
-        reranker: Some(reranker),
+        second_stage: Some(SecondStage::new(reranker.clone())),
         candidates: collection::Candidates::new(),
         first_stage: &first_stage,
         depth: DEPTH,
@@ -107,7 +107,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
             queries: judged.len(),
             depth: Some(DEPTH),
             embedder: parts.embedder.as_ref().map(|model| model.identity().name.clone()),
-            reranker: parts.reranker.as_ref().map(|model| model.identity().name.clone()),
+            reranker: Some(reranker.identity().name.clone()),
             systems: figures,
             differences,
             warnings: left_out(&questions, &judged),
@@ -347,8 +347,8 @@ fn example(
     let builder = pipeline(DEPTH, DEPTH);
     let builder =
         super::with_first_stage(builder, index, RetrieverName::Hybrid, parts.first_stage)?;
-    let builder = match &parts.reranker {
-        Some(reranker) => builder.reranker(reranker.clone()),
+    let builder = match &parts.second_stage {
+        Some(stage) => builder.second_stage(stage.clone()),
         None => builder,
     };
     let answer: Answer = builder.build()?.run_blocking(&Query::new(text)?)?;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use topshelf::eval::{BeirFolder, Measure, MeasureKind, Qrels, Run, Topics};
 use topshelf::{
-    AddOptions, BiEncoder, Embedder, Index, Passage, Precision, Ranking, Reranker, Scale, Settings,
-    Writer,
+    AddOptions, BiEncoder, Embedder, Index, Passage, Precision, Ranking, Scale, SecondStage,
+    Settings, Writer,
 };
 
 use super::collection::{Answered, Candidates, Judged, Parts, Stage, System, Unit};
@@ -86,8 +86,10 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
     let topics = folder.topics(&arguments.split)?;
     let embeds = systems.iter().any(System::embeds);
     let reranks = systems.iter().any(|system| system.reranked);
-    let reranker = if reranks { super::reranker(&arguments.rerank)? } else { None };
-    if reranks && reranker.is_none() {
+    let second_stage =
+        // Without the cache: a score that is looked up says nothing of what reranking takes.
+        if reranks { super::second_stage::load(&arguments.second_stage, None)? } else { None };
+    if reranks && second_stage.is_none() {
         return Err(usage("`--rerank none` does not go with a system that ends in +rerank"));
     }
     let embedder = if embeds { Some(Arc::new(BiEncoder::load(&arguments.embed)?)) } else { None };
@@ -104,12 +106,12 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
     };
     let names = (
         embedder.as_ref().map(|model| model.identity().name.clone()),
-        reranker.as_ref().map(|model| model.identity().name.clone()),
+        second_stage.as_ref().map(names_of),
     );
     let parts = Parts {
         index: index.as_ref(),
         embedder,
-        reranker,
+        second_stage,
         candidates,
         first_stage: &arguments.first_stage,
         depth: arguments.depth,
@@ -137,8 +139,14 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
     })
 }
 
+/// The rerankers of a second stage in one line, cheapest first.
+fn names_of(stage: &SecondStage) -> String {
+    let names: Vec<&str> = stage.rerankers().map(|model| model.identity().name.as_str()).collect();
+    names.join(", ")
+}
+
 fn systems(arguments: &EvalArguments) -> Result<Vec<System>> {
-    let rerank = arguments.rerank != "none";
+    let rerank = arguments.second_stage.rerank != "none";
     let given = arguments.candidates.is_some();
     let names: Vec<&str> = if arguments.systems.is_empty() {
         let first = if given { vec!["candidates"] } else { vec!["bm25", "dense", "hybrid"] };

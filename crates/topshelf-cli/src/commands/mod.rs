@@ -1,5 +1,6 @@
 //! What each command does, and the few things that several of them do.
 
+mod cache;
 mod collection;
 mod demo;
 mod eval;
@@ -7,6 +8,7 @@ mod index;
 mod models;
 mod rerank;
 mod search;
+mod second_stage;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,9 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use topshelf::{
-    BiEncoder, Bm25Options, CrossEncoder, Fusion, Index, Normalisation, Pipeline, PipelineBuilder,
-};
+use topshelf::{BiEncoder, Bm25Options, Fusion, Index, Normalisation, Pipeline, PipelineBuilder};
 
 use crate::args::{Arguments, Command, FirstStage, FusionName, RetrieverName};
 
@@ -29,6 +29,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Index(command) => index::run(command),
         Command::Search(arguments) => search::run(&arguments),
         Command::Rerank(arguments) => rerank::run(&arguments),
+        Command::Cache(command) => cache::run(command),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
@@ -44,14 +45,6 @@ fn print_json(answer: &impl Serialize) -> Result<()> {
 fn print(text: &str) -> Result<()> {
     writeln!(std::io::stdout().lock(), "{text}")?;
     Ok(())
-}
-
-/// Loads the cross-encoder; `none` is none.
-fn reranker(name: &str) -> Result<Option<CrossEncoder>> {
-    if name == "none" {
-        return Ok(None);
-    }
-    Ok(Some(CrossEncoder::load(name)?))
 }
 
 /// Adds the named first stage over an index to a pipeline. The bi-encoder is loaded by the name

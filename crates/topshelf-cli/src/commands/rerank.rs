@@ -3,16 +3,18 @@
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::Value;
 use topshelf::ingest::TEXT_FIELDS;
-use topshelf::{Passage, Query, Ranking, Scale, pipeline, score::sigmoid};
+use topshelf::second_stage::RERANK_STAGE;
+use topshelf::{Passage, Query, Ranking, Scale};
 
-use super::{print, print_json};
+use super::{cache, print, print_json, second_stage};
 use crate::args::RerankArguments;
 use crate::exit::usage;
-use crate::output::{RerankAnswer, RerankResult, RerankerRan};
+use crate::output::{RerankAnswer, RerankResult, RerankerRan, SecondStageRan};
 use crate::table;
 
 /// Characters of a document shown in the list.
@@ -30,7 +32,8 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     if arguments.top == Some(0) {
         return Err(topshelf::Error::TopZero.into());
     }
-    let Some(model) = super::reranker(&arguments.rerank)? else {
+    let cache = if arguments.cache.no_cache { None } else { cache::open()? };
+    let Some(stage) = second_stage::load(&arguments.second_stage, cache.as_ref())? else {
         return Err(usage("`--rerank none` leaves nothing to do; name a cross-encoder"));
     };
     let documents = read(&arguments.docs)?;
@@ -46,30 +49,42 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
         (Arc::new(Passage::standalone(id, &document.title, &document.text)), -(line as f32))
     });
     let candidates = Ranking::new("given", Scale::Rank, passages)?;
-    let reranked = pipeline::rerank(&model, &query, candidates);
+    let top = arguments.top.unwrap_or(documents.len());
+    let reranked = stage.run(&query, &candidates, top, Instant::now());
     let (ranking, report) = pollster::block_on(reranked)?;
     let results = ranking
-        .top(arguments.top.unwrap_or(documents.len()))
+        .top(top)
         .into_hits()
         .into_iter()
         .enumerate()
         .map(|(place, hit)| {
             let index: usize = hit.passage.id.parse().unwrap_or_default(); // we wrote it above
-            let score = hit.signal(pipeline::RERANK_STAGE).map(|signal| signal.score);
+            let score = hit.signal(RERANK_STAGE).map(|signal| signal.score);
             RerankResult {
                 rank: place + 1,
                 index,
                 id: documents[index].id.clone(),
                 score,
-                relevance_score: score.map(sigmoid),
+                relevance_score: hit.relevance,
                 text: documents[index].text.clone(),
             }
         })
         .collect();
-    let reranker = RerankerRan::from(&report);
-    let answer = RerankAnswer { query: query.text().to_owned(), results, reranker };
+    let idle = stage.rerankers().last().map(|reranker| RerankerRan::idle(reranker.identity()));
+    let Some(reranker) = report.rerankers.last().map(RerankerRan::from).or(idle) else {
+        unreachable!("a second stage has a reranker")
+    };
+    let answer = RerankAnswer {
+        query: query.text().to_owned(),
+        results,
+        reranker,
+        second_stage: SecondStageRan::from(&report),
+    };
     if arguments.format.json {
         return print_json(&answer);
+    }
+    if answer.results.is_empty() {
+        print("nothing relevant found")?;
     }
     let lines = answer.results.iter().map(|result| {
         let score = result.score.map_or("    none".to_owned(), |score| format!("{score:>8.3}"));
@@ -81,17 +96,11 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
             table::shorten(&result.text, SHOWN)
         )
     });
-    print(&lines.collect::<Vec<_>>().join("\n"))?;
-    for failed in &report.failed {
-        eprintln!("note: document {} was not scored: {}", failed.passage, failed.reason);
+    for line in lines {
+        print(&line)?;
     }
-    if report.query_truncated_tokens > 0 {
-        let n = report.query_truncated_tokens;
-        eprintln!("note: the model did not read the last {n} tokens of the query");
-    }
-    if !report.truncated.is_empty() {
-        let (cut, all) = (report.truncated.len(), report.pairs);
-        eprintln!("note: {cut} of {all} documents were longer than the model reads and were cut");
+    for note in second_stage::notes(&report) {
+        eprintln!("note: {note}");
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use topshelf::context::{LeftOutReason, estimate_tokens};
 use topshelf::{Answer, Context, ContextOptions, Filter, Index, Query};
 
-use super::{display, pipeline, print, print_json, reranker, with_first_stage};
+use super::{cache, display, pipeline, print, print_json, second_stage, with_first_stage};
 use crate::args::{RetrieverName, SearchArguments};
 use crate::exit::usage;
 use crate::output::{
@@ -44,8 +44,9 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
     });
     let mut builder = pipeline(arguments.depth, arguments.top);
     builder = with_first_stage(builder, &index, retriever, &arguments.first_stage)?;
-    if let Some(reranker) = reranker(&arguments.rerank)? {
-        builder = builder.reranker(reranker);
+    let cache = if arguments.cache.no_cache { None } else { cache::open()? };
+    if let Some(stage) = second_stage::load(&arguments.second_stage, cache.as_ref())? {
+        builder = builder.second_stage(stage);
     }
     let answer = builder.build()?.run_blocking(&query)?;
 
@@ -121,7 +122,8 @@ fn prompt(context: &Context) -> PromptAnswer {
 fn as_text(answer: &Answer, explain: bool) -> String {
     let mut lines = Vec::new();
     if answer.ranking.is_empty() {
-        lines.push("nothing found".to_owned());
+        let withheld = !answer.candidates.is_empty();
+        lines.push(if withheld { "nothing relevant found" } else { "nothing found" }.to_owned());
     }
     for (place, hit) in answer.ranking.hits().iter().enumerate() {
         let passage = &hit.passage;
@@ -140,22 +142,9 @@ fn as_text(answer: &Answer, explain: bool) -> String {
         lines.push(String::new());
         lines.push(report(answer));
     }
-    // What was not read to its end or could not be scored is said without being asked.
-    if let Some(reranker) = &answer.report.reranker {
-        if !reranker.truncated.is_empty() && !explain {
-            let n = reranker.truncated.len();
-            lines.push(format!(
-                "note: {n} of {} candidates were longer than the reranker reads and were cut",
-                reranker.pairs
-            ));
-        }
-        if reranker.query_truncated_tokens > 0 {
-            let n = reranker.query_truncated_tokens;
-            lines.push(format!("note: the reranker did not read the last {n} tokens of the query"));
-        }
-        for failed in &reranker.failed {
-            lines.push(format!("note: {} was not scored: {}", failed.passage, failed.reason));
-        }
+    // What was skipped, cut, left unread or withheld is said without being asked.
+    if let Some(report) = &answer.report.second_stage {
+        lines.extend(second_stage::notes(report).into_iter().map(|note| format!("note: {note}")));
     }
     lines.join("\n")
 }
@@ -174,18 +163,11 @@ fn report(answer: &Answer) -> String {
         let what = format!("{fusion}: {} candidates", answer.candidates.len());
         rows.add_row(["fused".to_owned(), what, String::new()]);
     }
-    match &report.reranker {
-        Some(ran) => {
-            let what = format!(
-                "{} ({}…) on {}: {} pairs, {} cut, {} failed",
-                ran.model,
-                ran.fingerprint.chars().take(12).collect::<String>(),
-                ran.engine,
-                ran.pairs,
-                ran.truncated.len(),
-                ran.failed.len()
-            );
-            rows.add_row(["rerank".to_owned(), what, format!("{:.1}", ran.milliseconds)]);
+    match &report.second_stage {
+        Some(stage) => {
+            for row in second_stage::rows(stage) {
+                rows.add_row(row);
+            }
         }
         None => {
             rows.add_row(["rerank", "none", ""]);

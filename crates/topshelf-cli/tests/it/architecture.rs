@@ -10,13 +10,17 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates, and which of the others each may know.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("topshelf-core", &[]),
+    ("topshelf-cache", &["topshelf-core"]),
     ("topshelf-kernels", &[]),
     ("topshelf-eval", &[]),
     ("topshelf-models", &["topshelf-core", "topshelf-kernels"]),
     ("topshelf-index", &["topshelf-core", "topshelf-kernels"]),
-    ("topshelf", &["topshelf-core", "topshelf-eval", "topshelf-index", "topshelf-models"]),
+    (
+        "topshelf",
+        &["topshelf-cache", "topshelf-core", "topshelf-eval", "topshelf-index", "topshelf-models"],
+    ),
     ("topshelf-cli", &["topshelf"]),
 ];
 

@@ -1,0 +1,126 @@
+//! What ran for one query: [`Report`].
+//!
+//! Nothing degrades in silence: what was skipped, cut, left unread or withheld stands here with its
+//! count and its reason. Times are wall-clock milliseconds.
+
+use serde::Serialize;
+
+use crate::gate::GateReport;
+
+/// What ran for one query.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The retrievers, in their order.
+    pub retrievers: Vec<RetrieverReport>,
+    /// The fusion, if there was more than one retriever.
+    pub fusion: Option<String>,
+    /// The second stage, if there was one.
+    pub second_stage: Option<SecondStageReport>,
+    /// From query to answer.
+    pub milliseconds: f64,
+}
+
+/// What one retriever did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RetrieverReport {
+    /// Its name.
+    pub name: String,
+    /// Passages it found.
+    pub found: usize,
+    /// How long it took.
+    pub milliseconds: f64,
+}
+
+/// What the second stage did for one query.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SecondStageReport {
+    /// What the gate saw, if there is one.
+    pub gate: Option<GateReport>,
+    /// Why nothing was reranked, if nothing was.
+    pub skipped: Option<Skipped>,
+    /// The rerankers that ran, in their order.
+    pub rerankers: Vec<RerankReport>,
+    /// The blend, if there is one.
+    pub blend: Option<String>,
+    /// How scores became probabilities.
+    pub calibration: String,
+    /// What the threshold withheld, if there is one.
+    pub threshold: Option<ThresholdReport>,
+    /// What the deadline left unread, if there is one.
+    pub deadline: Option<DeadlineReport>,
+}
+
+/// Why nothing was reranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skipped {
+    /// The gate found the first stage clear.
+    Clear,
+    /// The blend gives the reranker no weight: on the queries it was fitted on, reranking hurt.
+    NoWeight,
+}
+
+/// What one reranker did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RerankReport {
+    /// The model.
+    pub model: String,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// What computed it.
+    pub engine: String,
+    /// Pairs it scored.
+    pub pairs: usize,
+    /// Those of them whose score was known already.
+    pub cached: usize,
+    /// Candidates it was to score and did not reach before the deadline.
+    pub unscored: usize,
+    /// Candidates that could not enter the top any more and were not scored.
+    pub spared: usize,
+    /// Tokens of the query that it did not read.
+    pub query_truncated_tokens: usize,
+    /// Passages of which it did not read all.
+    pub truncated: Vec<Truncated>,
+    /// Passages it could not score; they stand behind the others in the order they had.
+    pub failed: Vec<Failed>,
+    /// How long it took.
+    pub milliseconds: f64,
+}
+
+/// A passage that did not fit into the reranker's window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Truncated {
+    /// The passage's id.
+    pub passage: String,
+    /// Tokens that were not read.
+    pub tokens: usize,
+}
+
+/// A passage without a score from the reranker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// The passage's id.
+    pub passage: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a threshold withheld.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ThresholdReport {
+    /// The least probability of a result.
+    pub min_relevance: f32,
+    /// Candidates below it.
+    pub below: usize,
+    /// Candidates without a score, of which nothing is known.
+    pub unscored: usize,
+}
+
+/// How a deadline was kept.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeadlineReport {
+    /// What was allowed, in milliseconds.
+    pub allowed: f64,
+    /// Candidates that were not scored because of it.
+    pub unscored: usize,
+}

@@ -1,0 +1,380 @@
+//! The second stage: gate, cascade of rerankers, blend, threshold, all within a deadline.
+//!
+//! ```text
+//! candidates ─► gate ─┬ ambiguous ─► reranker ─► best `keep` ─► dearer reranker ─► blend ─┬─► answer
+//!                     └ clear ─────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Every part is off unless set. Each decision stands in the [`SecondStageReport`], and a hit that a
+//! reranker has scored carries its signal, so an answer says of each result whether it was read.
+//! Candidates that were not read keep the order of the stage before, behind those that were; they
+//! are read in that order, so this is also the place they had.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::blend::Blend;
+use crate::calibrate::Calibration;
+use crate::error::{Error, Result};
+use crate::gate::Gate;
+use crate::passage::{Passage, Query};
+use crate::ranking::Ranking;
+use crate::report::{
+    DeadlineReport, Failed, RerankReport, SecondStageReport, Skipped, ThresholdReport, Truncated,
+};
+use crate::scoring::{self, Cut, Pace};
+use crate::stage::{PassageFailure, RerankOutcome, Reranker};
+
+/// The name of the last reranker in signals. Those before it in a cascade are `rerank-1`,
+/// `rerank-2` and so on.
+pub const RERANK_STAGE: &str = "rerank";
+
+/// Rerankers, cheapest first, and the policies about them. Cheap to clone.
+///
+/// ```no_run
+/// # fn of(cheap: impl topshelf_core::Reranker + 'static, dear: impl topshelf_core::Reranker + 'static)
+/// # -> topshelf_core::Result<()> {
+/// use std::time::Duration;
+/// use topshelf_core::{Policy, SecondStage};
+/// let stage = SecondStage::new(cheap).then(dear, 30)?;
+/// let stage = stage.with_policy(Policy {
+///     deadline: Some(Duration::from_millis(150)),
+///     ..Policy::default()
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SecondStage {
+    cascade: Vec<Step>,
+    policy: Policy,
+}
+
+/// One reranker of a cascade.
+#[derive(Clone)]
+struct Step {
+    reranker: Arc<dyn Reranker>,
+    /// How many of the best go in.
+    keep: usize,
+    early_stop: Option<EarlyStop>,
+    pace: Arc<Pace>,
+}
+
+/// When and how the rerankers' scores are used.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Policy {
+    /// Skips reranking where the first stage is clear.
+    pub gate: Option<Gate>,
+    /// Keeps part of the first stage's score.
+    pub blend: Option<Blend>,
+    /// How a score becomes a probability.
+    pub calibration: Calibration,
+    /// Results below this probability are withheld, even if none is left.
+    pub min_relevance: Option<f32>,
+    /// From the question to the answer, retrieval included.
+    pub deadline: Option<Duration>,
+}
+
+/// Ends a dearer reranker's work once what is left cannot enter the top: its score is expected to be
+/// `slope * s + intercept` for a score `s` of the stage before, and to exceed that by more than
+/// `bound` for a share `risk` of passages only. All four are learnt from both stages' scores on the
+/// user's own queries.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStop {
+    /// Of the line.
+    pub slope: f32,
+    /// Of the line.
+    pub intercept: f32,
+    /// How far above the line a passage may come, 0 or more.
+    pub bound: f32,
+    /// The share of passages that come still higher, 0 to 1.
+    pub risk: f32,
+}
+
+impl SecondStage {
+    /// One reranker over all candidates.
+    pub fn new(reranker: impl Reranker + 'static) -> Self {
+        Self::of(Arc::new(reranker))
+    }
+
+    /// [`Self::new`] of a reranker whose kind is known at run time only.
+    pub fn of(reranker: Arc<dyn Reranker>) -> Self {
+        let pace = Arc::default();
+        let step = Step { reranker, keep: usize::MAX, early_stop: None, pace };
+        Self { cascade: vec![step], policy: Policy::default() }
+    }
+
+    /// Adds a dearer reranker, which reads the best `keep` of what the one before ordered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] for a `keep` of 0.
+    pub fn then(self, reranker: impl Reranker + 'static, keep: usize) -> Result<Self> {
+        self.then_of(Arc::new(reranker), keep, None)
+    }
+
+    /// [`Self::then`] of a reranker whose kind is known at run time only, with an early stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] for a `keep` of 0 and for numbers of the early stop that mean nothing.
+    pub fn then_of(
+        mut self,
+        reranker: Arc<dyn Reranker>,
+        keep: usize,
+        early_stop: Option<EarlyStop>,
+    ) -> Result<Self> {
+        if keep == 0 {
+            let (what, range) = ("how many go on to the next reranker", "1 or more");
+            return Err(Error::OutOfRange { what, value: "0".to_owned(), range });
+        }
+        if let Some(stop) = early_stop {
+            let sound = stop.slope.is_finite() && stop.intercept.is_finite();
+            if !sound
+                || stop.bound.is_nan()
+                || stop.bound < 0.0
+                || !(0.0..=1.0).contains(&stop.risk)
+            {
+                let (what, range) =
+                    ("the early stop", "finite, a bound of 0 or more, a risk of 0 to 1");
+                return Err(Error::OutOfRange { what, value: format!("{stop:?}"), range });
+            }
+        }
+        self.cascade.push(Step { reranker, keep, early_stop, pace: Arc::default() });
+        Ok(self)
+    }
+
+    /// Sets when and how scores are used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] for a number that means nothing, [`Error::GateWithThreshold`] for a
+    /// gate beside a threshold: what the gate lets pass has no probability.
+    pub fn with_policy(mut self, policy: Policy) -> Result<Self> {
+        policy.check()?;
+        self.policy = policy;
+        Ok(self)
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The rerankers, in their order.
+    pub fn rerankers(&self) -> impl Iterator<Item = &dyn Reranker> {
+        self.cascade.iter().map(|step| step.reranker.as_ref())
+    }
+
+    /// Reorders the candidates of a query that was asked at `asked` and of which the best `top` are
+    /// wanted. All candidates come back, save those that the threshold withholds.
+    ///
+    /// # Errors
+    ///
+    /// What a reranker answers; [`Error::ScoreCount`] and [`Error::NotFinite`] if its answer does
+    /// not fit the question; [`Error::NotAProbability`] if a probability is wanted of its scores and
+    /// they are on a scale that has none.
+    pub async fn run(
+        &self,
+        query: &Query,
+        candidates: &Ranking,
+        top: usize,
+        asked: Instant,
+    ) -> Result<(Ranking, SecondStageReport)> {
+        let policy = &self.policy;
+        let mut report = SecondStageReport {
+            gate: policy.gate.as_ref().map(|gate| gate.look(candidates)),
+            skipped: None,
+            rerankers: Vec::new(),
+            blend: policy.blend.as_ref().map(Blend::describe),
+            calibration: policy.calibration.describe(),
+            threshold: None,
+            deadline: None,
+        };
+        if report.gate.as_ref().is_some_and(|gate| gate.clear) {
+            report.skipped = Some(Skipped::Clear);
+        } else if policy.blend.is_some_and(|blend| blend.weight == 0.0)
+            && policy.min_relevance.is_none()
+        {
+            report.skipped = Some(Skipped::NoWeight);
+        }
+        if report.skipped.is_some() {
+            return Ok((candidates.clone(), report));
+        }
+
+        let until = policy.deadline.map(|deadline| asked + deadline);
+        let mut ranking = candidates.clone();
+        for (place, step) in self.cascade.iter().enumerate() {
+            let stage = self.stage_name(place);
+            let (rescored, ran) = step.run(&stage, query, ranking, top, until).await?;
+            ranking = rescored;
+            report.rerankers.push(ran);
+        }
+        if let Some(deadline) = policy.deadline {
+            let unscored = report.rerankers.iter().map(|ran| ran.unscored).sum();
+            let allowed = deadline.as_secs_f64() * 1e3;
+            report.deadline = Some(DeadlineReport { allowed, unscored });
+        }
+        self.estimate_relevance(&mut ranking)?;
+        if let Some(blend) = &policy.blend {
+            ranking = blend.apply(candidates, ranking, RERANK_STAGE, &policy.calibration)?;
+        }
+        if let Some(min_relevance) = policy.min_relevance {
+            let (mut below, mut unscored) = (0, 0);
+            ranking = ranking.filtered(|hit| match hit.relevance {
+                Some(relevance) if relevance >= min_relevance => true,
+                Some(_) => {
+                    below += 1;
+                    false
+                }
+                None => {
+                    unscored += 1;
+                    false
+                }
+            });
+            report.threshold = Some(ThresholdReport { min_relevance, below, unscored });
+        }
+        Ok((ranking, report))
+    }
+
+    /// The name of the reranker at this place in signals.
+    fn stage_name(&self, place: usize) -> String {
+        if place + 1 == self.cascade.len() {
+            RERANK_STAGE.to_owned()
+        } else {
+            format!("{RERANK_STAGE}-{}", place + 1)
+        }
+    }
+
+    /// Puts the calibrated probability on each hit that the last reranker scored. Scores without a
+    /// meaning as one are an error only where a probability decides something.
+    fn estimate_relevance(&self, ranking: &mut Ranking) -> Result<()> {
+        let policy = &self.policy;
+        let needed = policy.min_relevance.is_some();
+        let Some(scale) = self.cascade.last().map(|step| step.reranker.scale()) else {
+            return Ok(());
+        };
+        ranking.set_relevance(|hit| {
+            let Some(signal) = hit.signal(RERANK_STAGE) else { return Ok(None) };
+            match policy.calibration.probability(signal.score, scale) {
+                Ok(probability) => Ok(Some(probability)),
+                Err(error) if needed => Err(error),
+                Err(_) => Ok(None),
+            }
+        })
+    }
+}
+
+impl Policy {
+    fn check(&self) -> Result<()> {
+        if let Some(blend) = &self.blend {
+            blend.check()?;
+        }
+        if let Some(threshold) = self.min_relevance {
+            if !(0.0..=1.0).contains(&threshold) {
+                let (what, range) = ("the least relevance", "from 0 to 1");
+                return Err(Error::OutOfRange { what, value: threshold.to_string(), range });
+            }
+            if self.gate.is_some() {
+                return Err(Error::GateWithThreshold);
+            }
+        }
+        if let Some(gate) = &self.gate
+            && gate.threshold.is_nan()
+        {
+            let (what, range) = ("the gate's threshold", "a number");
+            return Err(Error::OutOfRange { what, value: "NaN".to_owned(), range });
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    /// Scores the best `keep` of the ranking and orders it anew.
+    async fn run(
+        &self,
+        stage: &str,
+        query: &Query,
+        ranking: Ranking,
+        top: usize,
+        until: Option<Instant>,
+    ) -> Result<(Ranking, RerankReport)> {
+        let start = Instant::now();
+        let hits = &ranking.hits()[..self.keep.min(ranking.len())];
+        let passages: Vec<Arc<Passage>> = hits.iter().map(|hit| Arc::clone(&hit.passage)).collect();
+        let before: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
+        let enough = self.early_stop.map(|stop| {
+            let before = &before;
+            move |outcomes: &[RerankOutcome]| stop.is_reached(outcomes, before, top)
+        });
+        let scored = scoring::score(
+            self.reranker.as_ref(),
+            query,
+            &passages,
+            until,
+            &self.pace,
+            enough.as_ref().map(|enough| enough as &scoring::Enough<'_>),
+        )
+        .await?;
+        let identity = self.reranker.identity();
+        let missing = passages.len() - scored.outcomes.len();
+        let mut report = RerankReport {
+            model: identity.name.clone(),
+            fingerprint: identity.fingerprint.clone(),
+            engine: identity.engine.clone(),
+            pairs: 0,
+            cached: 0,
+            unscored: if scored.cut == Some(Cut::Deadline) { missing } else { 0 },
+            spared: if scored.cut == Some(Cut::Early) { missing } else { 0 },
+            query_truncated_tokens: 0,
+            truncated: Vec::new(),
+            failed: Vec::new(),
+            milliseconds: 0.0,
+        };
+        let mut scores = vec![None; ranking.len()];
+        for ((outcome, passage), slot) in
+            scored.outcomes.into_iter().zip(&passages).zip(&mut scores)
+        {
+            match outcome {
+                Ok(scored) => {
+                    report.pairs += 1;
+                    report.cached += usize::from(scored.cached);
+                    report.query_truncated_tokens =
+                        report.query_truncated_tokens.max(scored.query_truncated_tokens);
+                    if scored.truncated_tokens > 0 {
+                        let tokens = scored.truncated_tokens;
+                        report.truncated.push(Truncated { passage: passage.id.clone(), tokens });
+                    }
+                    *slot = Some(scored.score);
+                }
+                Err(PassageFailure { reason }) => {
+                    report.failed.push(Failed { passage: passage.id.clone(), reason });
+                }
+            }
+        }
+        let ranking = ranking.rescored(stage, self.reranker.scale(), &scores)?;
+        report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        Ok((ranking, report))
+    }
+}
+
+impl EarlyStop {
+    /// Whether the next candidate, whose score in the stage before is the highest of what is left,
+    /// stays below the `top` best so far.
+    fn is_reached(&self, outcomes: &[RerankOutcome], before: &[f32], top: usize) -> bool {
+        let mut scores: Vec<f32> =
+            outcomes.iter().filter_map(|outcome| Some(outcome.as_ref().ok()?.score)).collect();
+        let Some(next) = before.get(outcomes.len()) else { return false };
+        if top == 0 || scores.len() < top {
+            return false;
+        }
+        scores.sort_by(|a, b| b.total_cmp(a));
+        scores[top - 1] > self.slope.mul_add(*next, self.intercept) + self.bound
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! The policies with rerankers that are easily followed.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::blend::BlendScore;
+use crate::report::Skipped;
+use crate::score::Scale;
+use crate::stage::{ModelIdentity, RerankScore};
+
+/// Scores a passage by the number that is its text times a factor, and takes its time.
+struct Numbers {
+    identity: ModelIdentity,
+    factor: f32,
+    /// For each passage.
+    takes: Duration,
+    calls: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Numbers {
+    fn new(factor: f32) -> Self {
+        let identity = ModelIdentity {
+            name: "numbers".into(),
+            fingerprint: "0".into(),
+            engine: "test".into(),
+        };
+        Self { identity, factor, takes: Duration::ZERO, calls: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Reranker for Numbers {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Logit
+    }
+
+    async fn score(&self, _: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+        self.calls.lock().unwrap().push(passages.len());
+        std::thread::sleep(self.takes * passages.len() as u32);
+        Ok(passages
+            .iter()
+            .map(|passage| {
+                Ok(RerankScore {
+                    score: passage.text.parse::<f32>().unwrap() * self.factor,
+                    truncated_tokens: 0,
+                    query_truncated_tokens: 0,
+                    cached: false,
+                })
+            })
+            .collect())
+    }
+}
+
+/// Never answers.
+struct Silent(ModelIdentity);
+
+#[async_trait]
+impl Reranker for Silent {
+    fn identity(&self) -> &ModelIdentity {
+        &self.0
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Logit
+    }
+
+    async fn score(&self, _: &Query, _: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+        std::future::pending().await
+    }
+}
+
+/// Candidates in the order given, each with that text.
+fn candidates(texts: &[&str]) -> Ranking {
+    let found = texts.iter().enumerate().map(|(place, text)| {
+        let passage = Passage::standalone(format!("{place:03}"), "", *text);
+        (Arc::new(passage), 1000.0 - place as f32)
+    });
+    Ranking::new("bm25", Scale::Bm25, found).unwrap()
+}
+
+fn run(
+    stage: &SecondStage,
+    candidates: &Ranking,
+    top: usize,
+) -> Result<(Ranking, SecondStageReport)> {
+    let query = Query::new("q").unwrap();
+    pollster::block_on(stage.run(&query, candidates, top, Instant::now()))
+}
+
+fn texts(ranking: &Ranking) -> Vec<&str> {
+    ranking.hits().iter().map(|hit| hit.passage.text.as_str()).collect()
+}
+
+#[test]
+fn a_dearer_reranker_reads_the_survivors() {
+    // The second turns the order of what it reads around.
+    let stage = SecondStage::new(Numbers::new(1.0)).then(Numbers::new(-1.0), 2).unwrap();
+    let (ranking, report) = run(&stage, &candidates(&["1", "4", "2", "3"]), 4).unwrap();
+    assert_eq!(texts(&ranking), ["3", "4", "2", "1"]);
+    let pairs: Vec<usize> = report.rerankers.iter().map(|ran| ran.pairs).collect();
+    assert_eq!(pairs, [4, 2]);
+    let first = &ranking.hits()[0];
+    assert_eq!(first.signal("rerank-1").unwrap().rank, 2);
+    assert_eq!(first.signal("rerank").unwrap().rank, 1);
+    assert!(ranking.hits()[2].signal("rerank").is_none());
+    assert!(ranking.hits()[2].relevance.is_none());
+    assert!(SecondStage::new(Numbers::new(1.0)).then(Numbers::new(1.0), 0).is_err());
+}
+
+#[test]
+fn what_cannot_enter_the_top_is_spared() {
+    let texts: Vec<String> = (0..100).rev().map(|n| n.to_string()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    // The dear reranker agrees with the cheap one up to 5.
+    let stop = EarlyStop { slope: 1.0, intercept: 0.0, bound: 5.0, risk: 0.01 };
+    let stage = SecondStage::new(Numbers::new(1.0));
+    let stage = stage.then_of(Arc::new(Numbers::new(1.0)), 100, Some(stop)).unwrap();
+    let (ranking, report) = run(&stage, &candidates(&texts), 10).unwrap();
+    // After 16 the tenth has 90, and the best of what is left, 83, could come to 88.
+    assert_eq!((report.rerankers[1].pairs, report.rerankers[1].spared), (16, 84));
+    assert_eq!(ranking.hits()[0].passage.text, "99");
+    assert_eq!(ranking.len(), 100);
+    let far = EarlyStop { bound: 50.0, ..stop };
+    let stage = SecondStage::new(Numbers::new(1.0));
+    let stage = stage.then_of(Arc::new(Numbers::new(1.0)), 100, Some(far)).unwrap();
+    let (_, report) = run(&stage, &candidates(&texts), 10).unwrap();
+    assert_eq!(report.rerankers[1].pairs, 64); // after 64 the next has 35: 85 < 90
+}
+
+#[test]
+fn a_deadline_leaves_the_rest_where_it_was() {
+    let slow = Numbers { takes: Duration::from_millis(2), ..Numbers::new(1.0) };
+    let calls = Arc::clone(&slow.calls);
+    let policy = Policy { deadline: Some(Duration::from_millis(60)), ..Policy::default() };
+    let stage = SecondStage::new(slow).with_policy(policy).unwrap();
+    let all: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let start = Instant::now();
+    let (ranking, report) = run(&stage, &candidates(&all), 10).unwrap();
+    let took = start.elapsed();
+    let scored = report.rerankers[0].pairs;
+    let deadline = report.deadline.unwrap();
+    assert!((1..100).contains(&scored), "{scored}");
+    assert_eq!(deadline.unscored, 100 - scored);
+    assert!(took < Duration::from_millis(90), "{took:?}"); // one of 2 ms, and a busy machine
+    assert!(calls.lock().unwrap().len() > 2);
+    for (place, hit) in ranking.hits().iter().enumerate() {
+        assert_eq!(hit.signal("rerank").is_some(), place < scored);
+        if place >= scored {
+            assert_eq!(hit.signal("bm25").unwrap().rank, place + 1);
+        }
+    }
+}
+
+#[test]
+fn a_reranker_that_never_answers_costs_the_deadline_and_no_more() {
+    let silent = Silent(Numbers::new(1.0).identity);
+    let policy = Policy { deadline: Some(Duration::from_millis(40)), ..Policy::default() };
+    let stage = SecondStage::new(silent).with_policy(policy).unwrap();
+    let start = Instant::now();
+    let (ranking, report) = run(&stage, &candidates(&["1", "2"]), 2).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(40));
+    assert_eq!(texts(&ranking), ["1", "2"]);
+    assert_eq!(report.rerankers[0].unscored, 2);
+}
+
+#[test]
+fn nothing_relevant_is_an_answer() {
+    let policy = Policy { min_relevance: Some(0.9), ..Policy::default() };
+    let stage = SecondStage::new(Numbers::new(1.0)).with_policy(policy).unwrap();
+    let (ranking, report) = run(&stage, &candidates(&["-1", "3", "2"]), 3).unwrap();
+    assert_eq!(texts(&ranking), ["3"]); // 0.95; the sigmoid of 2 is 0.88
+    assert_eq!(report.threshold.unwrap().below, 2);
+    let (ranking, _) = run(&stage, &candidates(&["-1", "-3"]), 3).unwrap();
+    assert!(ranking.is_empty());
+}
+
+#[test]
+fn a_clear_first_stage_is_left_alone() {
+    let gate = Gate { signal: "margin:bm25:2".parse().unwrap(), threshold: 0.5 };
+    let policy = Policy { gate: Some(gate), ..Policy::default() };
+    let stage = SecondStage::new(Numbers::new(1.0)).with_policy(policy).unwrap();
+    let (ranking, report) = run(&stage, &candidates(&["1", "2"]), 2).unwrap();
+    assert_eq!(texts(&ranking), ["1", "2"]);
+    assert_eq!(report.skipped, Some(Skipped::Clear));
+    assert!(report.rerankers.is_empty());
+}
+
+#[test]
+fn a_blend_without_weight_does_not_pay_for_the_reranker() {
+    let blend = Blend::new(0.0, BlendScore::MinMax).unwrap();
+    let policy = Policy { blend: Some(blend), ..Policy::default() };
+    let stage = SecondStage::new(Numbers::new(1.0)).with_policy(policy).unwrap();
+    let (ranking, report) = run(&stage, &candidates(&["1", "2"]), 2).unwrap();
+    assert_eq!(texts(&ranking), ["1", "2"]);
+    assert_eq!(report.skipped, Some(Skipped::NoWeight));
+}
+
+#[test]
+fn policies_that_mean_nothing_are_refused() {
+    let gate = Gate { signal: "margin:bm25:2".parse().unwrap(), threshold: 0.5 };
+    let refused = [
+        Policy { min_relevance: Some(1.5), ..Policy::default() },
+        Policy { min_relevance: Some(0.5), gate: Some(gate), ..Policy::default() },
+        Policy {
+            blend: Some(Blend { weight: -0.1, rerank: BlendScore::MinMax }),
+            ..Policy::default()
+        },
+    ];
+    for policy in refused {
+        assert!(SecondStage::new(Numbers::new(1.0)).with_policy(policy).is_err());
+    }
+}
