@@ -8,4 +8,5 @@ mod it {
     mod json;
     mod kill;
     mod program;
+    mod second_stage;
 }

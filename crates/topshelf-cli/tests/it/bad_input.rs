@@ -120,6 +120,26 @@ fn options_that_make_no_sense() {
             &["template cannot be used", "undefined", "`sources`"],
         ),
         (search(&["--template", "broken.j2"]), &["--prompt"]),
+        (search(&["--deadline", "150"]), &["--deadline", "with its unit, such as 150ms"]),
+        (search(&["--deadline", "0ms"]), &["--deadline", "above 0"]),
+        (search(&["--blend", "1.5"]), &["--blend", "from 0 to 1"]),
+        (search(&["--min-relevance", "nan"]), &["--min-relevance", "from 0 to 1"]),
+        (search(&["--then", "minilm-l12"]), &["--then", "how many it reads"]),
+        (search(&["--then", "minilm-l12@0"]), &["--then", "how many it reads"]),
+        (
+            search(&["--rerank", "none", "--then", "minilm-l12@9"]),
+            &["`--then` stands behind a reranker"],
+        ),
+        (search(&["--gate", "luck:dense:3>=1"]), &["no gate signal", "margin:dense:3"]),
+        (search(&["--gate", "margin:dense:3"]), &["a signal and a value"]),
+        (
+            search(&["--gate", "margin:dense:3>=0.1"]),
+            &["nothing has shown that this gate pays", "--force"],
+        ),
+        (
+            search(&["--gate", "agreement:3>=0.5", "--force", "--min-relevance", "0.5"]),
+            &["a gate and a least relevance do not go together", "use one of them"],
+        ),
         (
             vec!["index", "add", "docs", "--index", "i", "--embed", "none"],
             &["made with the bi-encoder BAAI/bge-small-en-v1.5", "build a new index"],

@@ -39,10 +39,12 @@ impl From<Output> for Outcome {
     }
 }
 
-/// The program with these arguments, to be started in `dir`.
+/// The program with these arguments, to be started in `dir`. Without the score cache, which is the
+/// user's own; a test that is about it sets it, and a home of its own, again.
 pub(super) fn topshelf(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_topshelf"));
     command.current_dir(dir).args(arguments).stdin(Stdio::null());
+    command.env("TOPSHELF_SCORE_CACHE", "0");
     command
 }
 
