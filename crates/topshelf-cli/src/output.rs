@@ -501,6 +501,104 @@ pub(crate) struct SystemMeasured {
     pub(crate) measures: BTreeMap<String, f64>,
     /// Time for a query; absent where a run file was measured.
     pub(crate) latency_ms: Option<LatencyMs>,
+    /// What its second stage did; absent for a system without one.
+    pub(crate) second_stage: Option<SecondStageMeasured>,
+}
+
+/// What a second stage did to the order of the first, over all queries.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SecondStageMeasured {
+    /// Milliseconds of each part, in the order in which they ran.
+    pub(crate) latency: Vec<StageLatency>,
+    /// Pairs scored, mean of a query.
+    pub(crate) pairs: f64,
+    /// Passages that were longer than the reranker reads, mean of a query.
+    pub(crate) truncated: f64,
+    /// Candidates that were not reached before the deadline, mean of a query.
+    pub(crate) unscored: f64,
+    /// Queries of which nothing was reranked.
+    pub(crate) skipped: usize,
+    /// Each measure of the candidates as the first stage ordered them.
+    pub(crate) before: BTreeMap<String, f64>,
+    /// Each measure of the same candidates in the best order that the judgments know.
+    pub(crate) ceiling: BTreeMap<String, f64>,
+    /// The cut of `moves`.
+    pub(crate) k: usize,
+    /// What came into the first `k` and what went out.
+    pub(crate) moves: Moves,
+    /// How many queries gained and lost in the first measure.
+    pub(crate) queries: QueriesChanged,
+    /// The queries that lost most.
+    pub(crate) losers: Vec<Loser>,
+}
+
+/// The time of one part.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct StageLatency {
+    /// `bm25`, `dense`, `rerank`.
+    pub(crate) stage: String,
+    /// The median.
+    pub(crate) p50: f64,
+    /// One query in twenty takes longer.
+    pub(crate) p95: f64,
+}
+
+/// How documents moved at a cut.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Moves {
+    /// Relevant, brought in.
+    pub(crate) promoted: usize,
+    /// Relevant, pushed out.
+    pub(crate) demoted: usize,
+    /// Relevant, in both times, now higher.
+    pub(crate) raised: usize,
+    /// Relevant, in both times, now lower.
+    pub(crate) lowered: usize,
+    /// Relevant, in both times, at the same place.
+    pub(crate) kept: usize,
+    /// All documents that are new, relevant or not.
+    pub(crate) exchanged: usize,
+}
+
+/// How many queries gained and lost.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QueriesChanged {
+    /// Gained.
+    pub(crate) better: usize,
+    /// Lost.
+    pub(crate) worse: usize,
+    /// Neither.
+    pub(crate) same: usize,
+}
+
+/// A query that lost by reranking.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Loser {
+    /// Its id.
+    pub(crate) query: String,
+    /// Its text.
+    pub(crate) text: String,
+    /// The first measure before.
+    pub(crate) before: f64,
+    /// And after.
+    pub(crate) after: f64,
+    /// Relevant documents that fell, and what stands first now if it is not relevant.
+    pub(crate) documents: Vec<LoserDocument>,
+}
+
+/// A document of a query that lost.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LoserDocument {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its grade; absent if nobody judged it.
+    pub(crate) grade: Option<i32>,
+    /// Its place before, from 1.
+    pub(crate) before: usize,
+    /// Its place after; absent if it is not in the answer.
+    pub(crate) after: Option<usize>,
+    /// The beginning of its text.
+    pub(crate) text: String,
 }
 
 /// Milliseconds for a query.

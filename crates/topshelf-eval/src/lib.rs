@@ -12,7 +12,8 @@
 //! | [`measure`] | names of measures, and their formulas |
 //! | [`evaluation`] | qrels + run + measures = a figure per query and its mean |
 //! | [`compare`](mod@compare) | is the difference between two systems more than chance? |
-//! | [`latency`] | p50, p95 and mean of durations |
+//! | [`reorder`] | what a second stage did to the order of the first, and what it could have done |
+//! | [`latency`] | p50, p95, p99 and mean of durations |
 //!
 //! ```
 //! use topshelf_eval::{evaluate, Measure, Qrels, Run};
@@ -37,6 +38,7 @@ pub mod latency;
 mod lines;
 pub mod measure;
 pub mod qrels;
+pub mod reorder;
 pub mod run;
 
 pub use beir::{BeirFolder, CorpusDocument, CorpusReader, Topic, Topics};
@@ -46,4 +48,5 @@ pub use evaluation::{Evaluation, MeasureScores, evaluate};
 pub use latency::LatencySummary;
 pub use measure::{Measure, MeasureKind};
 pub use qrels::{Qrels, QrelsFile, QrelsWarning};
+pub use reorder::{Moves, Reordering};
 pub use run::{Run, RunDocument, Ties};

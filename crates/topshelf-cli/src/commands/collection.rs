@@ -1,8 +1,10 @@
 //! Systems over judged queries: what `eval` and `demo` share.
 //!
 //! A *system* is a first stage (`bm25`, `dense`, `hybrid`, or `candidates` from a run file) with
-//! or without the reranker behind it, written `hybrid+rerank`. Each answers every judged query;
-//! what it answers is measured by the evaluator.
+//! or without the second stage behind it, written `hybrid+rerank`, and with the policies of the
+//! second stage that take part, written `hybrid+rerank+blend`. Each answers every judged query; what
+//! it answers is measured by the evaluator. What the second stage did to the order of the first is
+//! in `reordering.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,16 +14,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use topshelf::eval::{LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
-use topshelf::{BiEncoder, Bm25Options, Fusion, Index, Pipeline, Query, Ranking, SecondStage};
+use topshelf::{
+    Answer, BiEncoder, Bm25Options, Fusion, Index, Pipeline, Query, Ranking, Report,
+    RetrieverReport, SecondStage, SecondStageReport,
+};
 
+use super::reordering;
 use crate::args::{FirstStage, RetrieverName};
 use crate::exit::usage;
 use crate::output::{LatencyMs, SystemDifference, SystemMeasured};
 use crate::progress::Progress;
 use crate::table;
-
-/// Behind a first stage's name: reranked.
-const RERANKED: &str = "+rerank";
 
 /// p below which a difference is called one.
 const SIGNIFICANT: f64 = 0.05;
@@ -42,28 +45,42 @@ pub(super) enum Stage {
 pub(super) struct System {
     pub(super) stage: Stage,
     pub(super) reranked: bool,
+    /// Whether the rerank score is blended with the first stage's.
+    pub(super) blended: bool,
+    /// Whether a gate may skip reranking.
+    pub(super) gated: bool,
 }
 
 impl System {
     /// Reads `hybrid+rerank` and the like.
     pub(super) fn parse(name: &str) -> Result<Self> {
-        let (stage, reranked) = match name.trim().strip_suffix(RERANKED) {
-            Some(stage) => (stage, true),
-            None => (name.trim(), false),
+        let unknown = || {
+            usage(format!(
+                "no system is called \"{name}\"; there are bm25, dense, hybrid, candidates, each \
+                 also with +rerank, and that with +blend and +gate behind it"
+            ))
         };
-        let stage = match stage {
-            "bm25" => Stage::Retriever(RetrieverName::Bm25),
-            "dense" => Stage::Retriever(RetrieverName::Dense),
-            "hybrid" => Stage::Retriever(RetrieverName::Hybrid),
-            "candidates" => Stage::Candidates,
-            _ => {
-                return Err(usage(format!(
-                    "no system is called \"{name}\"; there are bm25, dense, hybrid, candidates, \
-                     and each with +rerank"
-                )));
+        let mut parts = name.trim().split('+');
+        let stage = match parts.next() {
+            Some("bm25") => Stage::Retriever(RetrieverName::Bm25),
+            Some("dense") => Stage::Retriever(RetrieverName::Dense),
+            Some("hybrid") => Stage::Retriever(RetrieverName::Hybrid),
+            Some("candidates") => Stage::Candidates,
+            _ => return Err(unknown()),
+        };
+        let mut own = Self { stage, reranked: false, blended: false, gated: false };
+        for part in parts {
+            let set = match part {
+                "rerank" => &mut own.reranked,
+                "blend" if own.reranked => &mut own.blended,
+                "gate" if own.reranked => &mut own.gated,
+                _ => return Err(unknown()),
+            };
+            if std::mem::replace(set, true) {
+                return Err(unknown());
             }
-        };
-        Ok(Self { stage, reranked })
+        }
+        Ok(own)
     }
 
     pub(super) fn name(&self) -> String {
@@ -73,7 +90,25 @@ impl System {
             Stage::Retriever(RetrieverName::Hybrid) => "hybrid",
             Stage::Candidates => "candidates",
         };
-        format!("{stage}{}", if self.reranked { RERANKED } else { "" })
+        let part = |there, name| if there { name } else { "" };
+        format!(
+            "{stage}{}{}{}",
+            part(self.reranked, "+rerank"),
+            part(self.blended, "+blend"),
+            part(self.gated, "+gate")
+        )
+    }
+
+    /// The same without its second stage; `None` for one that has none.
+    fn first_stage(&self) -> Option<Self> {
+        let first = Self { reranked: false, blended: false, gated: false, ..self.clone() };
+        self.reranked.then_some(first)
+    }
+
+    /// The same without a policy; `None` for one that has none.
+    fn plain(&self) -> Option<Self> {
+        let plain = Self { blended: false, gated: false, ..self.clone() };
+        (self.blended || self.gated).then_some(plain)
     }
 
     /// Whether it needs the bi-encoder.
@@ -112,13 +147,26 @@ pub(super) struct Parts<'a> {
 pub(super) struct Answered {
     pub(super) name: String,
     pub(super) run: Run,
+    system: Option<System>,
     latency: Option<LatencySummary>,
+    /// Of a system with a second stage.
+    pub(super) traces: Vec<Trace>,
+}
+
+/// A query's way through a system with a second stage.
+pub(super) struct Trace {
+    pub(super) id: String,
+    pub(super) text: String,
+    pub(super) candidates: Ranking,
+    pub(super) ranking: Ranking,
+    pub(super) retrievers: Vec<RetrieverReport>,
+    pub(super) report: SecondStageReport,
 }
 
 impl Answered {
     /// A run that was made elsewhere.
     pub(super) fn measured(name: String, run: Run) -> Self {
-        Self { name, run, latency: None }
+        Self { name, run, system: None, latency: None, traces: Vec::new() }
     }
 }
 
@@ -134,15 +182,29 @@ impl Parts<'_> {
         for system in systems {
             let name = system.name();
             let mut progress = Progress::new(&name, Some(queries.len() as u64), "queries");
-            let pipeline = self.pipeline(system)?;
-            let mut run = Run::new(&name);
+            let second_stage = self.second_stage(system)?;
+            let pipeline = self.pipeline(system, second_stage.as_ref())?;
+            let (mut run, mut traces) = (Run::new(&name), Vec::new());
             let mut durations: Vec<Duration> = Vec::new();
             for query in queries {
                 let start = Instant::now();
-                let ranking = self.one(system, pipeline.as_ref(), query)?;
+                let answer = match &pipeline {
+                    Some(pipeline) => search(pipeline, query)?,
+                    None => self.rerank_given(second_stage.as_ref(), query)?,
+                };
                 durations.push(start.elapsed());
-                if let Some(ranking) = ranking {
-                    run.insert(&query.id, scores(&ranking, unit))?;
+                if let Some(answer) = answer {
+                    run.insert(&query.id, scores(&answer.ranking, unit))?;
+                    if let Some(report) = answer.report.second_stage {
+                        traces.push(Trace {
+                            id: query.id.clone(),
+                            text: query.text.clone(),
+                            candidates: answer.candidates,
+                            ranking: answer.ranking,
+                            retrievers: answer.report.retrievers,
+                            report,
+                        });
+                    }
                 }
                 progress.add(1);
             }
@@ -151,43 +213,54 @@ impl Parts<'_> {
                 // Reading candidates out of a file is no retrieval; its time says nothing.
                 system.reranked || system.stage != Stage::Candidates
             });
-            answered.push(Answered { name, run, latency });
+            answered.push(Answered { name, run, system: Some(system.clone()), latency, traces });
         }
         Ok(answered)
     }
 
-    /// One system's answer to one query; `None` where a run file has no candidates for it.
-    fn one(
-        &self,
-        system: &System,
-        pipeline: Option<&Pipeline>,
-        query: &Judged,
-    ) -> Result<Option<Ranking>> {
-        let question = Query::new(&query.text)?;
-        let Some(pipeline) = pipeline else {
-            let Some(candidates) = self.candidates.get(&query.id).cloned() else {
-                return Ok(None);
-            };
-            let candidates = candidates.top(self.depth);
-            let ranking = match (&self.second_stage, system.reranked) {
-                (Some(stage), true) => {
-                    let asked = Instant::now();
-                    pollster::block_on(stage.run(&question, &candidates, self.depth, asked))?.0
-                }
-                _ => candidates,
-            };
-            return Ok(Some(ranking));
+    /// The second stage with the policies that take part in this system.
+    fn second_stage(&self, system: &System) -> Result<Option<SecondStage>> {
+        let Some(stage) = self.second_stage.clone().filter(|_| system.reranked) else {
+            return Ok(None);
         };
-        match pipeline.run_blocking(&question) {
-            Ok(answer) => Ok(Some(answer.ranking)),
-            // A query without a content word finds nothing, and counts as that.
-            Err(topshelf::Error::NothingToLookUp { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+        let mut policy = stage.policy().clone();
+        if !system.blended {
+            policy.blend = None;
         }
+        if !system.gated {
+            policy.gate = None;
+        }
+        Ok(Some(stage.with_policy(policy)?))
+    }
+
+    /// The answer from the candidates of a run file; `None` where it has none for this query.
+    fn rerank_given(
+        &self,
+        second_stage: Option<&SecondStage>,
+        query: &Judged,
+    ) -> Result<Option<Answer>> {
+        let Some(candidates) = self.candidates.get(&query.id).cloned() else { return Ok(None) };
+        let candidates = candidates.top(self.depth);
+        let (question, start) = (Query::new(&query.text)?, Instant::now());
+        let (ranking, second_stage) = match second_stage {
+            Some(stage) => {
+                let reranked = stage.run(&question, &candidates, self.depth, start);
+                let (ranking, report) = pollster::block_on(reranked)?;
+                (ranking, Some(report))
+            }
+            None => (candidates.clone(), None),
+        };
+        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        let report = Report { retrievers: Vec::new(), fusion: None, second_stage, milliseconds };
+        Ok(Some(Answer { ranking, candidates, report }))
     }
 
     /// The pipeline of a system that retrieves.
-    fn pipeline(&self, system: &System) -> Result<Option<Pipeline>> {
+    fn pipeline(
+        &self,
+        system: &System,
+        second_stage: Option<&SecondStage>,
+    ) -> Result<Option<Pipeline>> {
         let (Stage::Retriever(name), Some(index)) = (system.stage, self.index) else {
             return Ok(None);
         };
@@ -202,16 +275,25 @@ impl Parts<'_> {
             let embedder = self.embedder.clone().ok_or(topshelf::IndexError::NoVectors)?;
             builder = builder.retriever(index.dense(embedder)?);
         }
-        if let (true, Some(stage)) = (system.reranked, &self.second_stage) {
+        if let Some(stage) = second_stage {
             builder = builder.second_stage(stage.clone());
         }
         Ok(Some(builder.build()?))
     }
 }
 
+/// A pipeline's answer; a query without a content word finds nothing, and counts as that.
+fn search(pipeline: &Pipeline, query: &Judged) -> Result<Option<Answer>> {
+    match pipeline.run_blocking(&Query::new(&query.text)?) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(topshelf::Error::NothingToLookUp { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A ranking as the lines of a run. Candidates that a reranker could not score stand behind the
 /// others, so they get scores below them.
-fn scores(ranking: &Ranking, unit: Unit) -> Vec<(String, f64)> {
+pub(super) fn scores(ranking: &Ranking, unit: Unit) -> Vec<(String, f64)> {
     let listed: Vec<(&str, f32)> = match unit {
         Unit::Document => ranking.documents(),
         Unit::Passage => {
@@ -232,6 +314,8 @@ pub(super) fn measure(
     answered: &[Answered],
     qrels: &Qrels,
     measures: &[Measure],
+    level: i32,
+    unit: Unit,
 ) -> Result<(Vec<SystemMeasured>, Vec<SystemDifference>)> {
     let mut systems = Vec::new();
     let mut evaluations = Vec::new();
@@ -249,21 +333,19 @@ pub(super) fn measure(
                 p99: latency.p99_ms,
                 mean: latency.mean_ms,
             }),
+            second_stage: reordering::measure(system, qrels, measures, level, unit)?,
         });
         evaluations.push(evaluation);
     }
     let mut differences = Vec::new();
     let Some(first) = measures.first().copied() else { return Ok((systems, differences)) };
-    for (system, evaluation) in answered.iter().zip(&evaluations) {
-        let Some(baseline) = system.name.strip_suffix(RERANKED) else { continue };
-        let Some(at) = answered.iter().position(|other| other.name == baseline) else { continue };
-        let (Some(before), Some(after)) = (evaluations[at].of(first), evaluation.of(first)) else {
-            continue;
-        };
+    for (baseline, system) in pairs(answered) {
+        let figures = (evaluations[baseline].of(first), evaluations[system].of(first));
+        let (Some(before), Some(after)) = figures else { continue };
         let comparison = compare_paired(&before.per_query, &after.per_query, SEED)?;
         differences.push(SystemDifference {
-            system: system.name.clone(),
-            baseline: baseline.to_owned(),
+            system: answered[system].name.clone(),
+            baseline: answered[baseline].name.clone(),
             measure: first.to_string(),
             mean: comparison.mean_difference,
             low: comparison.low,
@@ -273,6 +355,25 @@ pub(super) fn measure(
         });
     }
     Ok((systems, differences))
+}
+
+/// Which systems are compared, baseline first: each with a second stage with itself without, and
+/// without its policies; and the last of all, which is what one thinks of using, with every other.
+fn pairs(answered: &[Answered]) -> Vec<(usize, usize)> {
+    let mut pairs = Vec::new();
+    for (at, system) in answered.iter().enumerate() {
+        let Some(own) = &system.system else { continue };
+        for baseline in [own.first_stage(), own.plain()].into_iter().flatten() {
+            let found = answered.iter().position(|other| other.system.as_ref() == Some(&baseline));
+            pairs.extend(found.map(|found| (found, at)));
+        }
+        if at + 1 == answered.len() && own.reranked {
+            let others = (0..at).map(|other| (other, at));
+            let others: Vec<_> = others.filter(|pair| !pairs.contains(pair)).collect();
+            pairs.extend(others);
+        }
+    }
+    pairs
 }
 
 fn verdict(mean: f64, p: f64) -> &'static str {
@@ -315,8 +416,9 @@ pub(super) fn as_text(
         let SystemDifference { system, baseline, measure, mean, low, high, p, verdict } =
             difference;
         let said = match verdict.as_str() {
-            "cannot be told apart" => format!("{system} and {baseline} cannot be told apart"),
-            verb => format!("reranking {verb}: {system} against {baseline}"),
+            "helps" => format!("{system} is better than {baseline}"),
+            "hurts" => format!("{system} is worse than {baseline}"),
+            _ => format!("{system} and {baseline} cannot be told apart"),
         };
         let _ = write!(
             text,

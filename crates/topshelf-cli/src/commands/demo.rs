@@ -95,7 +95,8 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
         depth: DEPTH,
     };
     let answered = parts.answer(&systems, &judged, Unit::Passage)?;
-    let (figures, differences) = collection::measure(&answered, &qrels, &measures)?;
+    let (figures, differences) =
+        collection::measure(&answered, &qrels, &measures, 1, Unit::Passage)?;
     let example = example(arguments, &index, &parts, &questions, &qrels)?;
     let stats = index.stats()?;
     let answer = DemoAnswer {

@@ -15,6 +15,7 @@ use topshelf::{
 use super::collection::{Answered, Candidates, Judged, Parts, Stage, System, Unit};
 use super::{
     cache_dir, collection, display, index::add_with_progress, interrupt_flag, print, print_json,
+    reordering,
 };
 use crate::args::EvalArguments;
 use crate::exit::usage;
@@ -38,7 +39,13 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     print(&format!("{}: {} judged queries", answer.data, answer.queries))?;
-    print(&collection::as_text(&answer.systems, &answer.differences, &measures))
+    print(&collection::as_text(&answer.systems, &answer.differences, &measures))?;
+    for system in &answer.systems {
+        if let Some(second) = &system.second_stage {
+            print(&reordering::as_text(&system.name, &system.measures, second, &measures))?;
+        }
+    }
+    Ok(())
 }
 
 fn measures(arguments: &EvalArguments) -> Result<Vec<Measure>> {
@@ -64,7 +71,8 @@ fn run_file(run: &Path, qrels: &Path, measures: &[Measure]) -> Result<EvalAnswer
     let answered = [Answered::measured(name, Run::open(run)?)];
     let mut warnings: Vec<String> = qrels.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(oddities(&answered, &qrels.qrels, measures)?);
-    let (systems, differences) = collection::measure(&answered, &qrels.qrels, measures)?;
+    let (systems, differences) =
+        collection::measure(&answered, &qrels.qrels, measures, 1, Unit::Document)?;
     Ok(EvalAnswer {
         data: display(run),
         queries: qrels.qrels.query_count(),
@@ -126,7 +134,9 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
         collection::save_runs(&answered, dir)?;
     }
     warnings.extend(oddities(&answered, &topics.qrels, measures)?);
-    let (systems, differences) = collection::measure(&answered, &topics.qrels, measures)?;
+    let level = arguments.relevance_level;
+    let (systems, differences) =
+        collection::measure(&answered, &topics.qrels, measures, level, Unit::Document)?;
     Ok(EvalAnswer {
         data: display(data),
         queries: topics.qrels.query_count(),
@@ -148,14 +158,26 @@ fn names_of(stage: &SecondStage) -> String {
 fn systems(arguments: &EvalArguments) -> Result<Vec<System>> {
     let rerank = arguments.second_stage.rerank != "none";
     let given = arguments.candidates.is_some();
-    let names: Vec<&str> = if arguments.systems.is_empty() {
+    let names: Vec<String> = if arguments.systems.is_empty() {
         let first = if given { vec!["candidates"] } else { vec!["bm25", "dense", "hybrid"] };
         let last = if given { "candidates+rerank" } else { "hybrid+rerank" };
-        first.into_iter().chain(rerank.then_some(last)).collect()
+        let second = &arguments.second_stage;
+        let policies = [(second.blend.is_some(), "+blend"), (second.gate.is_some(), "+gate")];
+        let with = policies.iter().filter(|(set, _)| *set).map(|(_, name)| format!("{last}{name}"));
+        let reranked = std::iter::once(last.to_owned()).chain(with);
+        let first = first.into_iter().map(str::to_owned);
+        first.chain(reranked.filter(|_| rerank)).collect()
     } else {
-        arguments.systems.iter().map(String::as_str).collect()
+        arguments.systems.clone()
     };
-    let systems = names.into_iter().map(System::parse).collect::<Result<Vec<_>>>()?;
+    let systems = names.iter().map(|name| System::parse(name)).collect::<Result<Vec<_>>>()?;
+    let second = &arguments.second_stage;
+    if second.gate.is_none() && systems.iter().any(|system| system.gated) {
+        return Err(usage("a system that ends in +gate needs --gate"));
+    }
+    if second.blend.is_none() && systems.iter().any(|system| system.blended) {
+        return Err(usage("a system that ends in +blend needs --blend"));
+    }
     let from_run = systems.iter().any(|system| system.stage == Stage::Candidates);
     if from_run && !given {
         return Err(usage("the system \"candidates\" needs --candidates RUN.trec"));

@@ -6,6 +6,7 @@ mod demo;
 mod eval;
 mod index;
 mod models;
+mod reordering;
 mod rerank;
 mod search;
 mod second_stage;
