@@ -64,6 +64,7 @@ impl From<Entry> for RerankScore {
             truncated_tokens: entry.truncated_tokens as usize,
             query_truncated_tokens: entry.query_truncated_tokens as usize,
             cached: true,
+            span: None,
         }
     }
 }

@@ -79,6 +79,14 @@ impl Reranker for CachedReranker {
         self.inner.scale()
     }
 
+    fn max_tokens(&self) -> Option<usize> {
+        self.inner.max_tokens()
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        self.inner.count_tokens(text)
+    }
+
     async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
         let keys = PairKeys::new(self.inner.identity(), query);
         let keys: Vec<PairKey> =

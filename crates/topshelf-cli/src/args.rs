@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use topshelf::Bm25Options;
+use topshelf::{Bm25Options, WindowOptions};
 
 /// The cross-encoder that reranks unless another is named.
 pub(crate) const DEFAULT_RERANKER: &str = "cross-encoder/ms-marco-MiniLM-L12-v2";
@@ -307,6 +307,15 @@ pub(crate) struct SecondStageOptions {
     /// A dearer reranker for the best KEEP of the one before; may be given several times.
     #[arg(long, value_name = "MODEL@KEEP", value_parser = survivors)]
     pub(crate) then: Vec<(String, usize)>,
+    /// What is read of documents that are longer than the reranker's window.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "windows")]
+    pub(crate) long_documents: LongDocuments,
+    /// Windows of a long document that are read, at most; the best of them counts.
+    #[arg(long, value_name = "N", default_value_t = WindowOptions::default().most)]
+    pub(crate) windows: usize,
+    /// Tokens of a window, at most.
+    #[arg(long, value_name = "TOKENS", default_value_t = WindowOptions::default().tokens)]
+    pub(crate) window_tokens: usize,
     /// What the rerank score counts, 0 to 1, beside the first stage's score [default: 1, which is
     /// the rerank score alone].
     #[arg(long, value_name = "WEIGHT", value_parser = share)]
@@ -327,6 +336,14 @@ pub(crate) struct SecondStageOptions {
     /// Use a gate that nothing has shown to pay on your own queries.
     #[arg(long, requires = "gate")]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LongDocuments {
+    /// Their most promising windows.
+    Windows,
+    /// Their beginning, as far as the window goes.
+    Head,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -468,18 +485,21 @@ Examples:
   topshelf eval --data scifact/ --systems bm25,hybrid,hybrid+rerank --save-runs runs/
   topshelf eval --data msmarco/ --candidates bm25-top100.trec     rerank a run of your own
   topshelf eval --run my.trec --qrels qrels/test.tsv              measure a run, nothing else
+  topshelf eval --data scifact/ --blend 0.6 --deadline 200ms --depth 30    with policies
+  topshelf eval --compare before.json after.json --max-drop 0.01  what changed; for CI
 
 A collection is a folder in BEIR's layout: corpus.jsonl (_id, title, text), queries.jsonl
 (_id, text) and qrels/SPLIT.tsv (query-id, corpus-id, score).")]
 pub(crate) struct EvalArguments {
     /// The collection.
-    #[arg(long, value_name = "DIR", required_unless_present = "run")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["run", "compare"])]
     pub(crate) data: Option<PathBuf>,
     /// Which judgments: qrels/SPLIT.tsv.
     #[arg(long, default_value = "test")]
     pub(crate) split: String,
-    /// What to compare: bm25, dense, hybrid, each also as NAME+rerank [default:
-    /// bm25,dense,hybrid,hybrid+rerank, or candidates,candidates+rerank with --candidates].
+    /// What to compare: bm25, dense, hybrid, each also as NAME+rerank, and that with +blend and
+    /// +gate behind it [default: bm25,dense,hybrid,hybrid+rerank, or candidates,candidates+rerank
+    /// with --candidates, and the last also with the policies that are given].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) systems: Vec<String>,
     /// Take the candidates from this TREC run instead of retrieving them.
@@ -491,6 +511,17 @@ pub(crate) struct EvalArguments {
     /// The judgments for --run: BEIR's three columns or TREC's four.
     #[arg(long, value_name = "FILE", requires = "run")]
     pub(crate) qrels: Option<PathBuf>,
+    /// Say what changed between two answers that `eval --json` gave.
+    #[arg(
+        long,
+        num_args = 2,
+        value_names = ["BEFORE", "AFTER"],
+        conflicts_with_all = ["data", "run"]
+    )]
+    pub(crate) compare: Vec<PathBuf>,
+    /// Exit with 1 where a system lost more than this in the first measure.
+    #[arg(long, value_name = "LOSS", value_parser = not_negative, requires = "compare")]
+    pub(crate) max_drop: Option<f32>,
     /// Candidates for each query.
     #[arg(long, default_value_t = 100)]
     pub(crate) depth: usize,

@@ -258,8 +258,25 @@ pub(crate) struct SearchHit {
     pub(crate) relevance_score: Option<f32>,
     /// Whether the last reranker read it.
     pub(crate) reranked: bool,
+    /// The bytes of `text` on which the rerank score rests; absent where that is all of it.
+    pub(crate) span: Option<Span>,
     /// What every stage said of it, first stage first.
     pub(crate) signals: Vec<StageSignal>,
+}
+
+/// Bytes of a text.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Span {
+    /// The first.
+    pub(crate) start: usize,
+    /// The one behind the last.
+    pub(crate) end: usize,
+}
+
+impl From<&std::ops::Range<usize>> for Span {
+    fn from(range: &std::ops::Range<usize>) -> Self {
+        Self { start: range.start, end: range.end }
+    }
 }
 
 /// What one stage said of a result.
@@ -445,6 +462,8 @@ pub(crate) struct RerankResult {
     pub(crate) score: Option<f32>,
     /// The probability that it is relevant: the calibrated score.
     pub(crate) relevance_score: Option<f32>,
+    /// The bytes of `text` on which the score rests; absent where that is all of it.
+    pub(crate) span: Option<Span>,
     /// The document.
     pub(crate) text: String,
 }
@@ -484,6 +503,8 @@ pub(crate) struct EvalAnswer {
     pub(crate) embedder: Option<String>,
     /// The cross-encoder, if one took part.
     pub(crate) reranker: Option<String>,
+    /// The first measure, in which differences are told.
+    pub(crate) measure: String,
     /// What was compared.
     pub(crate) systems: Vec<SystemMeasured>,
     /// What reranking changed, for each reranked system against the same without.
@@ -501,6 +522,8 @@ pub(crate) struct SystemMeasured {
     pub(crate) measures: BTreeMap<String, f64>,
     /// Time for a query; absent where a run file was measured.
     pub(crate) latency_ms: Option<LatencyMs>,
+    /// The first measure of each judged query.
+    pub(crate) per_query: BTreeMap<String, f64>,
     /// What its second stage did; absent for a system without one.
     pub(crate) second_stage: Option<SecondStageMeasured>,
 }
@@ -633,6 +656,57 @@ pub(crate) struct SystemDifference {
     pub(crate) p: f64,
     /// `helps`, `hurts`, or `cannot be told apart`.
     pub(crate) verdict: String,
+}
+
+/// What `eval --compare` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct EvalCompared {
+    /// What was measured the first time.
+    pub(crate) before: String,
+    /// And the second time.
+    pub(crate) after: String,
+    /// The measure in which differences are told.
+    pub(crate) measure: String,
+    /// The systems that both have.
+    pub(crate) systems: Vec<SystemChange>,
+    /// Systems that only the first has.
+    pub(crate) only_before: Vec<String>,
+    /// Systems that only the second has.
+    pub(crate) only_after: Vec<String>,
+}
+
+/// How a system changed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SystemChange {
+    /// Its name.
+    pub(crate) name: String,
+    /// Each measure that both have.
+    pub(crate) measures: BTreeMap<String, FigureChange>,
+    /// The median time of a query in milliseconds; absent where one has none.
+    pub(crate) p50_ms: Option<FigureChange>,
+    /// Mean difference over the queries.
+    pub(crate) mean: f64,
+    /// Lower end of the bootstrap 95 percent interval.
+    pub(crate) low: f64,
+    /// Upper end.
+    pub(crate) high: f64,
+    /// Two-sided p of the paired randomisation test.
+    pub(crate) p: f64,
+    /// Queries that gained.
+    pub(crate) better: usize,
+    /// Queries that lost.
+    pub(crate) worse: usize,
+    /// `better`, `worse`, or `cannot be told apart`.
+    pub(crate) verdict: String,
+}
+
+/// A figure before and after.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FigureChange {
+    /// Before.
+    pub(crate) before: f64,
+    /// After.
+    pub(crate) after: f64,
 }
 
 /// What `demo` answers.
@@ -797,6 +871,7 @@ impl SearchHit {
             scale: scale.to_string(),
             relevance_score: hit.relevance,
             reranked: hit.signal(RERANK_STAGE).is_some(),
+            span: hit.span.as_ref().map(Span::from),
             signals: hit
                 .signals
                 .iter()

@@ -11,8 +11,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use crate::output::{
-    DemoAnswer, EvalAnswer, IndexAdded, IndexRemoved, IndexStats, ModelShown, ModelsDone,
-    ModelsList, RerankAnswer, ScoreCacheCleared, ScoreCacheStats, SearchAnswer,
+    DemoAnswer, EvalAnswer, EvalCompared, IndexAdded, IndexRemoved, IndexStats, ModelShown,
+    ModelsDone, ModelsList, RerankAnswer, ScoreCacheCleared, ScoreCacheStats, SearchAnswer,
 };
 
 /// What the command writes, not what it would accept: a field that is always there is required.
@@ -35,6 +35,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("cache-stats", schema::<ScoreCacheStats>()),
         ("cache-clear", schema::<ScoreCacheCleared>()),
         ("eval", schema::<EvalAnswer>()),
+        ("eval-compare", schema::<EvalCompared>()),
         ("demo", schema::<DemoAnswer>()),
     ]
 }

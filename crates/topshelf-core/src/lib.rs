@@ -20,6 +20,7 @@
 //! | whether reranking is worth it for a query | [`gate`] |
 //! | rerank score and first stage's score put together | [`blend`] |
 //! | logits to probabilities | [`calibrate`] |
+//! | documents that are longer than a reranker reads | [`windows`] |
 //! | token budget, near-duplicates, citations, templates | [`context`] |
 
 pub mod blend;
@@ -37,6 +38,7 @@ pub mod score;
 mod scoring;
 pub mod second_stage;
 pub mod stage;
+pub mod windows;
 
 pub use blend::{Blend, BlendScore};
 pub use calibrate::Calibration;
@@ -55,3 +57,4 @@ pub use stage::{
     EmbedKind, Embedder, ModelIdentity, PassageFailure, RerankOutcome, RerankScore, Reranker,
     Retriever,
 };
+pub use windows::{WindowOptions, WindowPool, Windowed};

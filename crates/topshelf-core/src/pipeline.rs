@@ -232,6 +232,7 @@ mod tests {
                         truncated_tokens: 0,
                         query_truncated_tokens: 0,
                         cached: false,
+                        span: None,
                     })
                 })
                 .collect())

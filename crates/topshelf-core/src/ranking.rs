@@ -7,6 +7,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub struct Hit {
     /// The probability that it is relevant, as a reranker's calibrated score has it; `None` if no
     /// reranker read it or its scores cannot be read as one.
     pub relevance: Option<f32>,
+    /// The bytes of the passage's text on which the last reranker's score rests, where it did not
+    /// read all of it as one.
+    pub span: Option<Range<usize>>,
 }
 
 impl Hit {
@@ -82,7 +86,13 @@ impl Ranking {
     ) -> Result<Self> {
         let hits = found
             .into_iter()
-            .map(|(passage, score)| Hit { passage, score, signals: Vec::new(), relevance: None })
+            .map(|(passage, score)| Hit {
+                passage,
+                score,
+                signals: Vec::new(),
+                relevance: None,
+                span: None,
+            })
             .collect();
         Self::from_hits(stage, scale, hits, Vec::new())
     }
@@ -186,6 +196,13 @@ impl Ranking {
     pub fn filtered(mut self, keep: impl FnMut(&Hit) -> bool) -> Self {
         self.hits.retain(keep);
         self
+    }
+
+    /// Sets the [`Hit::span`] of the first hits, one entry for each.
+    pub(crate) fn set_spans(&mut self, spans: &[Option<(usize, usize)>]) {
+        for (hit, span) in self.hits.iter_mut().zip(spans) {
+            hit.span = span.map(|(start, end)| start..end);
+        }
     }
 
     /// Sets each hit's [`Hit::relevance`].

@@ -29,8 +29,8 @@ const BATCH: usize = 16;
 /// Passages in the first micro-batch of a reranker whose pace is not known yet.
 const UNKNOWN: usize = 2;
 
-/// Bytes of a passage beyond which it does not take longer: no reranker's window is larger in text.
-const LONGEST: usize = 4096;
+/// Bytes of a passage beyond which it does not take longer: no reranker reads more windows.
+const LONGEST: usize = 16_384;
 
 /// Why scoring ended before the last passage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -298,7 +298,7 @@ impl Step {
         &self,
         stage: &str,
         query: &Query,
-        ranking: Ranking,
+        mut ranking: Ranking,
         top: usize,
         until: Option<Instant>,
     ) -> Result<(Ranking, RerankReport)> {
@@ -335,9 +335,8 @@ impl Step {
             milliseconds: 0.0,
         };
         let mut scores = vec![None; ranking.len()];
-        for ((outcome, passage), slot) in
-            scored.outcomes.into_iter().zip(&passages).zip(&mut scores)
-        {
+        let mut spans = vec![None; passages.len()];
+        for (place, (outcome, passage)) in scored.outcomes.into_iter().zip(&passages).enumerate() {
             match outcome {
                 Ok(scored) => {
                     report.pairs += 1;
@@ -348,13 +347,15 @@ impl Step {
                         let tokens = scored.truncated_tokens;
                         report.truncated.push(Truncated { passage: passage.id.clone(), tokens });
                     }
-                    *slot = Some(scored.score);
+                    scores[place] = Some(scored.score);
+                    spans[place] = scored.span;
                 }
                 Err(PassageFailure { reason }) => {
                     report.failed.push(Failed { passage: passage.id.clone(), reason });
                 }
             }
         }
+        ranking.set_spans(&spans);
         let ranking = ranking.rescored(stage, self.reranker.scale(), &scores)?;
         report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
         Ok((ranking, report))

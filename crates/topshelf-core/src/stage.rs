@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::context::estimate_tokens;
 use crate::error::Result;
 use crate::passage::{Passage, Query};
 use crate::ranking::Ranking;
@@ -55,6 +56,9 @@ pub struct RerankScore {
     pub query_truncated_tokens: usize,
     /// Whether it was known and nothing had to be computed for it.
     pub cached: bool,
+    /// The bytes of the passage's text, from and to, on which the score rests, where that is not all
+    /// of it.
+    pub span: Option<(usize, usize)>,
 }
 
 /// Why one passage has no score while its neighbours have theirs.
@@ -76,6 +80,17 @@ pub trait Reranker: Send + Sync {
 
     /// The scale of the scores.
     fn scale(&self) -> Scale;
+
+    /// The tokens that it reads of a pair, query and markers included; `None` where there is no
+    /// limit, or none that is known.
+    fn max_tokens(&self) -> Option<usize> {
+        None
+    }
+
+    /// The number of tokens of `text` without special tokens; an estimate unless the reranker knows.
+    fn count_tokens(&self, text: &str) -> usize {
+        estimate_tokens(text)
+    }
 
     /// One outcome for each passage, in the order of the passages.
     ///

@@ -292,6 +292,16 @@ impl Reranker for CrossEncoder {
         Scale::Logit
     }
 
+    fn max_tokens(&self) -> Option<usize> {
+        Some(self.max_tokens())
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        // The tokenizers in use cannot fail on text; one that did would count each character,
+        // which is never too few.
+        self.model.tokenizer.tokenise(text).map_or_else(|_| text.chars().count(), |ids| ids.len())
+    }
+
     async fn score(
         &self,
         query: &Query,
@@ -310,6 +320,7 @@ impl Reranker for CrossEncoder {
             truncated_tokens: scored.truncated_tokens,
             query_truncated_tokens: scored.query_truncated_tokens,
             cached: false,
+            span: None,
         };
         Ok(outcomes.into_iter().map(|scored| scored.map(outcome)).collect())
     }

@@ -60,6 +60,7 @@ impl Reranker for Counting {
                     truncated_tokens: passage.text.len(),
                     query_truncated_tokens: 0,
                     cached: false,
+                    span: None,
                 })
             })
             .collect())

@@ -30,7 +30,7 @@ use crate::table;
 const SIGNIFICANT: f64 = 0.05;
 
 /// The seed of resampling: the same figures give the same interval every time.
-const SEED: u64 = 1;
+pub(super) const SEED: u64 = 1;
 
 /// Where candidates come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -333,6 +333,10 @@ pub(super) fn measure(
                 p99: latency.p99_ms,
                 mean: latency.mean_ms,
             }),
+            per_query: measures.first().map_or_else(BTreeMap::new, |first| {
+                let figures = evaluation.per_query(*first);
+                figures.map(|(query, figure)| (query.to_owned(), figure)).collect()
+            }),
             second_stage: reordering::measure(system, qrels, measures, level, unit)?,
         });
         evaluations.push(evaluation);
@@ -376,7 +380,7 @@ fn pairs(answered: &[Answered]) -> Vec<(usize, usize)> {
     pairs
 }
 
-fn verdict(mean: f64, p: f64) -> &'static str {
+pub(super) fn verdict(mean: f64, p: f64) -> &'static str {
     match (p < SIGNIFICANT, mean > 0.0) {
         (true, true) => "helps",
         (true, false) => "hurts",

@@ -109,6 +109,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
             depth: Some(DEPTH),
             embedder: parts.embedder.as_ref().map(|model| model.identity().name.clone()),
             reranker: Some(reranker.identity().name.clone()),
+            measure: measures.first().map(ToString::to_string).unwrap_or_default(),
             systems: figures,
             differences,
             warnings: left_out(&questions, &judged),

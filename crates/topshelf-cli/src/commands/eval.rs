@@ -14,8 +14,8 @@ use topshelf::{
 
 use super::collection::{Answered, Candidates, Judged, Parts, Stage, System, Unit};
 use super::{
-    cache_dir, collection, display, index::add_with_progress, interrupt_flag, print, print_json,
-    reordering,
+    cache_dir, collection, compare, display, index::add_with_progress, interrupt_flag, print,
+    print_json, reordering,
 };
 use crate::args::EvalArguments;
 use crate::exit::usage;
@@ -26,6 +26,9 @@ const DEFAULT_MEASURES: &str =
     "nDCG@10,recall@5,recall@10,recall@20,recall@100,success@1,success@3,MRR@10,MAP";
 
 pub(super) fn run(arguments: &EvalArguments) -> Result<()> {
+    if let [before, after] = arguments.compare.as_slice() {
+        return compare::run(arguments, before, after);
+    }
     let measures = measures(arguments)?;
     let answer = match (&arguments.data, &arguments.run, &arguments.qrels) {
         (Some(data), ..) => collection(arguments, data, &measures)?,
@@ -79,6 +82,7 @@ fn run_file(run: &Path, qrels: &Path, measures: &[Measure]) -> Result<EvalAnswer
         depth: None,
         embedder: None,
         reranker: None,
+        measure: first(measures),
         systems,
         differences,
         warnings,
@@ -143,10 +147,16 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
         depth: Some(arguments.depth),
         embedder: names.0,
         reranker: names.1,
+        measure: first(measures),
         systems,
         differences,
         warnings,
     })
+}
+
+/// The name of the measure in which differences are told.
+fn first(measures: &[Measure]) -> String {
+    measures.first().map(ToString::to_string).unwrap_or_default()
 }
 
 /// The rerankers of a second stage in one line, cheapest first.

@@ -2,6 +2,7 @@
 
 mod cache;
 mod collection;
+mod compare;
 mod demo;
 mod eval;
 mod index;

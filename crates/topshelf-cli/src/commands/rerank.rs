@@ -14,7 +14,7 @@ use topshelf::{Passage, Query, Ranking, Scale};
 use super::{cache, print, print_json, second_stage};
 use crate::args::RerankArguments;
 use crate::exit::usage;
-use crate::output::{RerankAnswer, RerankResult, RerankerRan, SecondStageRan};
+use crate::output::{RerankAnswer, RerankResult, RerankerRan, SecondStageRan, Span};
 use crate::table;
 
 /// Characters of a document shown in the list.
@@ -66,6 +66,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
                 id: documents[index].id.clone(),
                 score,
                 relevance_score: hit.relevance,
+                span: hit.span.as_ref().map(Span::from),
                 text: documents[index].text.clone(),
             }
         })
@@ -93,7 +94,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
             "{:>3}. {score}  [{}]  {id}{}",
             result.rank,
             result.index,
-            table::shorten(&result.text, SHOWN)
+            table::shorten(from(&result.text, result.span.as_ref()), SHOWN)
         )
     });
     for line in lines {
@@ -130,6 +131,11 @@ fn read(path: &Path) -> Result<Vec<Given>> {
         }
     }
     Ok(documents)
+}
+
+/// The part of a text that counted.
+fn from<'t>(text: &'t str, span: Option<&Span>) -> &'t str {
+    span.map_or(text, |span| &text[span.start..span.end])
 }
 
 /// A line: an object, a JSON string, or plain text. What begins like an object but is none is

@@ -136,7 +136,8 @@ fn as_text(answer: &Answer, explain: bool) -> String {
             });
             lines.push(format!("    {}", said.collect::<Vec<_>>().join(", ")));
         }
-        lines.push(format!("    {}", table::shorten(&passage.text, SHOWN)));
+        let shown = hit.span.as_ref().map_or(&passage.text[..], |span| &passage.text[span.clone()]);
+        lines.push(format!("    {}", table::shorten(shown, SHOWN)));
     }
     if explain {
         lines.push(String::new());

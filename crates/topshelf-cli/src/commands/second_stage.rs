@@ -6,10 +6,10 @@ use anyhow::Result;
 use topshelf::report::Skipped;
 use topshelf::{
     Blend, BlendScore, CachedReranker, CrossEncoder, Policy, Reranker, ScoreCache, SecondStage,
-    SecondStageReport,
+    SecondStageReport, WindowOptions, Windowed,
 };
 
-use crate::args::{BlendScoreName, SecondStageOptions};
+use crate::args::{BlendScoreName, LongDocuments, SecondStageOptions};
 use crate::exit::usage;
 
 /// Loads the rerankers, each behind the cache if there is one; `None` for `--rerank none`.
@@ -25,10 +25,20 @@ pub(super) fn load(
     }
     let reranker = |name: &str| -> Result<Arc<dyn Reranker>> {
         let model: Arc<dyn Reranker> = Arc::new(CrossEncoder::load(name)?);
-        Ok(match cache {
+        // The cache stands behind the windows, and so keeps the score of each.
+        let model = match cache {
             Some(cache) => Arc::new(CachedReranker::new(model, Arc::clone(cache))),
             None => model,
-        })
+        };
+        if options.long_documents == LongDocuments::Head {
+            return Ok(model);
+        }
+        let windows = WindowOptions {
+            most: options.windows,
+            tokens: options.window_tokens,
+            ..WindowOptions::default()
+        };
+        Ok(Arc::new(Windowed::new(model, windows)?))
     };
     let mut stage = SecondStage::of(reranker(&options.rerank)?);
     for (name, keep) in &options.then {
@@ -76,7 +86,7 @@ pub(super) fn notes(report: &SecondStageReport) -> Vec<String> {
     for ran in &report.rerankers {
         if !ran.truncated.is_empty() {
             notes.push(format!(
-                "{} of {} candidates were longer than the reranker reads and were cut",
+                "{} of {} candidates were longer than the reranker reads and were not read to the end",
                 ran.truncated.len(),
                 ran.pairs
             ));

@@ -177,6 +177,8 @@ fn rerank_as_json() {
     check("rerank", "rerank_top", top, &[(dir.path(), "[folder]")]);
 }
 
+const QRELS: [&str; 2] = ["--qrels", "pets/qrels/test.tsv"];
+
 #[test]
 fn eval_as_json() {
     models();
@@ -193,6 +195,32 @@ fn eval_as_json() {
         let run = fs::read_to_string(dir.join(format!("runs/{system}.trec"))).unwrap();
         assert!(run.lines().all(|line| line.split_whitespace().count() == 6), "{run}");
     }
+
+    // With itself nothing has changed; BM25 in the place of the best has.
+    let best =
+        run(dir, &[&["eval", "--run", "runs/hybrid+rerank.trec"][..], &QRELS, &measures].concat());
+    let upside_down =
+        "q1 Q0 harbour 1 2 t\nq1 Q0 flea 2 1 t\nq2 Q0 parrot 1 2 t\nq2 Q0 cat 2 1 t\n";
+    write(dir, "worse/hybrid+rerank.trec", upside_down);
+    let worse = ["eval", "--run", "worse/hybrid+rerank.trec"];
+    let worse = run(dir, &[&worse[..], &QRELS, &measures].concat());
+    write(dir, "best.json", best.success());
+    write(dir, "worst.json", worse.success());
+    let compare = |before: &str, after: &str| {
+        run(dir, &["eval", "--json", "--max-drop", "0.001", "--compare", before, after])
+    };
+    let same = compare("best.json", "best.json").json();
+    validate("eval-compare", &same);
+    assert_eq!(same["systems"][0]["mean"], 0.0);
+    assert_eq!(same["systems"][0]["verdict"], "cannot be told apart");
+    let dropped = compare("best.json", "worst.json");
+    assert_eq!(dropped.code, Some(1), "{dropped:?}");
+    assert!(dropped.stderr.contains("hybrid+rerank lost"), "{dropped:?}");
+    let other = eval(&["--run", "runs/bm25.trec", "--qrels", "pets/qrels/test.tsv"]);
+    write(dir, "other.json", other.to_string());
+    let nothing = compare("best.json", "other.json");
+    assert_eq!(nothing.code, Some(2), "{nothing:?}");
+    assert!(nothing.stderr.contains("no system in common"), "{nothing:?}");
 
     let measured = eval(&["--run", "runs/bm25.trec", "--qrels", "pets/qrels/test.tsv"]);
     check("eval", "eval_run", measured, &folders);

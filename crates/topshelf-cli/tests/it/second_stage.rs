@@ -178,3 +178,41 @@ fn a_blend_keeps_part_of_the_order_it_was_given() {
     assert_ne!(half, given);
     assert_ne!(half, order(&["--blend", "1"]));
 }
+
+#[test]
+fn long_documents_are_read_by_their_best_windows() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::new(dir.path());
+    let harbour = |n: usize| {
+        let lines = (0..n).map(|n| format!("Pier {n} of the harbour is full of ships that wait. "));
+        lines.collect::<String>()
+    };
+    let answer = "An adult flea lives for about a hundred days.";
+    let documents = format!(
+        "{}{answer} {}\n{}\nFleas are small insects without wings.\n",
+        harbour(100),
+        harbour(100),
+        harbour(200)
+    );
+    let rerank = |more: &[&str]| {
+        let arguments = [&["rerank", "how old do fleas get", "--json"], more].concat();
+        let mut command = home.command(&arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(documents.as_bytes()).unwrap();
+        Outcome::from(child.wait_with_output().unwrap()).json()
+    };
+    let windows = rerank(&[]);
+    let first = &windows["results"][0];
+    assert_eq!(first["index"], 0);
+    let at = |key: &str| first["span"][key].as_u64().unwrap() as usize;
+    assert!(first["text"].as_str().unwrap()[at("start")..at("end")].contains(answer));
+    assert_eq!(windows["reranker"]["truncated"], 2); // the harbours were not read to the end
+    let head = rerank(&["--long-documents", "head"]);
+    assert_eq!(head["results"][0]["index"], 2);
+    assert!(head["results"][0]["span"].is_null());
+    // Windows are kept one by one.
+    let again = rerank(&[]);
+    assert_eq!(again["reranker"]["cached"], 3);
+    assert_eq!(again["results"], windows["results"]);
+}

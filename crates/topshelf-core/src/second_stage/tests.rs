@@ -51,6 +51,7 @@ impl Reranker for Numbers {
                     truncated_tokens: 0,
                     query_truncated_tokens: 0,
                     cached: false,
+                    span: None,
                 })
             })
             .collect())
