@@ -10,7 +10,7 @@
 //! | [`entry`] | what is kept of a pair, and how damage is found out |
 //! | [`cache`] | the tiers, one behind the other, and their counts |
 //! | [`disk`] | the tier that survives a restart |
-//! | [`flight`] | pairs that are being scored right now |
+//! | `flight` | pairs that are being scored right now |
 //! | [`reranker`] | a reranker with a cache in front |
 //!
 //! The one rule: **a cache may cost time, never an answer and never a right score.** Whatever is
@@ -20,7 +20,7 @@
 pub mod cache;
 pub mod disk;
 pub mod entry;
-pub mod flight;
+mod flight;
 pub mod key;
 pub mod reranker;
 

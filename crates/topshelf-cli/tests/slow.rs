@@ -1,13 +1,22 @@
-//! The slow group: effectiveness as a regression, and the demo, with real models.
+//! The slow group: effectiveness as a regression, the demo, deadlines and kept scores, with real
+//! models.
 //!
 //! `just slow` runs it. The expected figures are in `data/effectiveness.json`, as measured, beside
 //! the bounds that they must keep. The collections are in `../shared/data`; where
 //! that folder is not, the test says so and has nothing to hold the figures against.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use topshelf::eval::{BeirFolder, Run};
+use topshelf::{
+    CacheOptions, CachedReranker, CrossEncoder, Passage, Policy, Query, Ranking, Reranker, Scale,
+    ScoreCache, SecondStage,
+};
 
 /// How far a figure may be from the expected one. On one machine it does not move at all. On
 /// another instruction set the sums of floats are taken in another order and near-ties swap; one
@@ -101,4 +110,102 @@ fn demo() {
         assert!(best > figure(evaluation, system, "nDCG@10"), "{system} is better");
     }
     assert!(answer["example"]["hits"].as_array().is_some_and(|hits| !hits.is_empty()));
+}
+
+/// The stored BM25 candidates of a collection that reads fast: query, and passages in their order.
+fn candidates() -> Option<Vec<(Query, Vec<Arc<Passage>>)>> {
+    let folder = root().join("../shared/data/msmarco-dl19");
+    if !folder.is_dir() {
+        println!("../shared/data is not here: no candidates");
+        return None;
+    }
+    let run = Run::open(folder.join("runs/bm25-top100.trec")).expect("a run");
+    let folder = BeirFolder::open(&folder).expect("a collection");
+    let topics = folder.topics("test").expect("topics").topics;
+    let corpus: HashMap<String, String> = folder
+        .corpus()
+        .expect("a corpus")
+        .map(|document| document.map(|document| (document.id, document.text)).expect("a document"))
+        .collect();
+    let of_topic = |topic: topshelf::eval::Topic| {
+        let passages = run
+            .documents(&topic.id)
+            .iter()
+            .map(|document| Arc::new(Passage::standalone(&document.id, "", &corpus[&document.id])));
+        (Query::new(&topic.text).expect("a query"), passages.collect())
+    };
+    Some(topics.into_iter().map(of_topic).collect())
+}
+
+/// All scores, as bits, and how long they took.
+fn score(
+    reranker: &dyn Reranker,
+    candidates: &[(Query, Vec<Arc<Passage>>)],
+) -> (Vec<u32>, Duration) {
+    let start = Instant::now();
+    let mut scores = Vec::new();
+    for (query, passages) in candidates {
+        let outcomes = pollster::block_on(reranker.score(query, passages)).expect("scores");
+        scores.extend(outcomes.into_iter().map(|scored| scored.expect("a score").score.to_bits()));
+    }
+    (scores, start.elapsed())
+}
+
+#[test]
+fn scores_that_are_kept_cost_a_hundredth_at_most() {
+    let Some(candidates) = candidates() else { return };
+    pull_default_models();
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let disk = Some((dir.path().join("scores.redb"), 64 << 20));
+    let options = CacheOptions { disk, ..CacheOptions::default() };
+    let model: Arc<dyn Reranker> = Arc::new(CrossEncoder::load("minilm-l12").expect("the model"));
+    let open = || Arc::new(ScoreCache::open(&options).0);
+    let cache = open();
+    let cached = CachedReranker::new(Arc::clone(&model), Arc::clone(&cache));
+    let (scores, scoring) = score(&cached, &candidates);
+    let (from_memory, memory) = score(&cached, &candidates);
+    drop((cache, cached));
+    let cached = CachedReranker::new(model, open());
+    let (from_disk, disk) = score(&cached, &candidates);
+    assert!(from_memory == scores && from_disk == scores, "other bits");
+    let times = |took: Duration| scoring.as_secs_f64() / took.as_secs_f64();
+    println!(
+        "{} pairs: scored in {scoring:?}; from memory {memory:?}, {:.0} times as fast; from disk \
+         after a restart {disk:?}, {:.0} times",
+        scores.len(),
+        times(memory),
+        times(disk)
+    );
+    assert!(times(memory) >= 100.0 && times(disk) >= 100.0);
+}
+
+#[test]
+fn deadlines_are_kept() {
+    let Some(candidates) = candidates() else { return };
+    pull_default_models();
+    let model: Arc<dyn Reranker> = Arc::new(CrossEncoder::load("minilm-l12").expect("the model"));
+    for allowed in [50, 100, 200] {
+        let deadline = Duration::from_millis(allowed);
+        let policy = Policy { deadline: Some(deadline), ..Policy::default() };
+        let stage = SecondStage::of(Arc::clone(&model)).with_policy(policy).expect("a policy");
+        let (mut overruns, mut read) = (Vec::new(), 0);
+        // Twice, so that there is a 99th percentile to speak of.
+        for (query, passages) in candidates.iter().chain(&candidates) {
+            let found = passages.iter().enumerate().map(|(n, p)| (Arc::clone(p), -(n as f32)));
+            let ranking = Ranking::new("bm25", Scale::Rank, found).expect("a ranking");
+            let asked = Instant::now();
+            let answer = pollster::block_on(stage.run(query, &ranking, 10, asked));
+            let took = asked.elapsed();
+            let (answer, report) = answer.expect("an answer");
+            assert_eq!(answer.len(), passages.len());
+            read += report.rerankers[0].pairs;
+            overruns.push(took.saturating_sub(deadline));
+        }
+        overruns.sort_unstable();
+        let (n, worst) = (overruns.len(), overruns[overruns.len() - 1]);
+        let p99 = overruns[n * 99 / 100 - 1];
+        println!("{allowed} ms: {} of 100 read, overrun p99 {p99:?}, worst {worst:?}", read / n);
+        assert!(read > 0);
+        assert!(p99 < Duration::from_millis(10), "{allowed} ms: overrun {p99:?}");
+    }
 }

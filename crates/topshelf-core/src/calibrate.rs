@@ -205,21 +205,21 @@ fn newton(points: &[(f64, f64)], prior: f64) -> (f64, f64) {
     let (mut a, mut b) = (0.0, prior);
     let mut now = loss(a, b);
     for _ in 0..STEPS {
-        let (mut haa, mut hab, mut hbb, mut ga, mut gb) = (RIDGE, 0.0, RIDGE, 0.0, 0.0);
+        let (mut h11, mut h12, mut h22, mut ga, mut gb) = (RIDGE, 0.0, RIDGE, 0.0, 0.0);
         for &(x, t) in points {
             let p = logistic(a.mul_add(x, b));
             let (w, d) = (p * (1.0 - p), p - t);
-            haa += w * x * x;
-            hab += w * x;
-            hbb += w;
+            h11 += w * x * x;
+            h12 += w * x;
+            h22 += w;
             ga += d * x;
             gb += d;
         }
         if ga.abs() < 1e-9 && gb.abs() < 1e-9 {
             break;
         }
-        let determinant = haa * hbb - hab * hab;
-        let (da, db) = ((hab * gb - hbb * ga) / determinant, (hab * ga - haa * gb) / determinant);
+        let determinant = h11 * h22 - h12 * h12;
+        let (da, db) = ((h12 * gb - h22 * ga) / determinant, (h12 * ga - h11 * gb) / determinant);
         let descent = ga * da + gb * db;
         let mut step = 1.0;
         while step >= 1e-10 {
