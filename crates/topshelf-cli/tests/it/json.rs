@@ -51,7 +51,7 @@ fn settle(value: &mut Value, folders: &[(&Path, &str)]) {
                     _ if field.is_null() => {}
                     "score" if !exact => *field = json!("[score]"),
                     "relevance_score" => *field = json!("[score]"),
-                    "milliseconds" | "latency_ms" => *field = json!("[time]"),
+                    "milliseconds" | "latency_ms" | "p50" | "p95" => *field = json!("[time]"),
                     "fingerprint" => *field = json!("[fingerprint]"),
                     "engine" => *field = json!("[engine]"),
                     _ => settle(field, folders),
