@@ -51,6 +51,8 @@ pub(crate) enum Command {
     /// Look at the scores that are kept from earlier calls, or throw them away.
     #[command(subcommand, after_help = "Example:\n  topshelf cache stats")]
     Cache(CacheCommand),
+    /// Judge what the stages find for your own queries, so that eval has something to measure with.
+    Judge(JudgeArguments),
     /// Measure every stage on judged queries.
     Eval(EvalArguments),
     /// Index documentation that is already on this machine and measure every stage on it.
@@ -481,19 +483,65 @@ pub(crate) struct RerankArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  topshelf judge --index docs.index --queries questions.txt --out judgments/
+  topshelf judge --index docs.index --out judgments/            go on where you stopped
+  topshelf judge --clicks clicks.jsonl --out judgments/         from a log instead of by hand
+  topshelf eval --own judgments/ --index docs.index             measure with them
+
+Queries are one a line, or records with a text. A line of a log has a query, a passage or document,
+and one of \"clicked\": true, \"thumb\": \"up\" or \"down\", \"grade\": 0, 1 or 2. The folder holds
+queries.jsonl and qrels/test.tsv and can be judged further at any time.")]
+pub(crate) struct JudgeArguments {
+    /// The folder of the judgments; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The index whose passages are judged.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) index: Option<PathBuf>,
+    /// Queries to add.
+    #[arg(long, value_name = "FILE", conflicts_with = "clicks")]
+    pub(crate) queries: Option<PathBuf>,
+    /// Take the judgments from this log of clicks and thumbs.
+    #[arg(long, value_name = "LOG", conflicts_with = "index")]
+    pub(crate) clicks: Option<PathBuf>,
+    /// Results of each stage that are judged.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive)]
+    pub(crate) pool: usize,
+    /// Candidates that the cross-encoder orders for its part of the pool.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) depth: usize,
+    /// The cross-encoder whose results are pooled, too; `none` for none.
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
+    pub(crate) rerank: String,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "give a number of 1 or more".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
   topshelf eval --data scifact/
   topshelf eval --data scifact/ --systems bm25,hybrid,hybrid+rerank --save-runs runs/
   topshelf eval --data msmarco/ --candidates bm25-top100.trec     rerank a run of your own
   topshelf eval --run my.trec --qrels qrels/test.tsv              measure a run, nothing else
   topshelf eval --data scifact/ --blend 0.6 --deadline 200ms --depth 30    with policies
+  topshelf eval --own judgments/ --index docs.index               your own index and judgments
   topshelf eval --compare before.json after.json --max-drop 0.01  what changed; for CI
 
 A collection is a folder in BEIR's layout: corpus.jsonl (_id, title, text), queries.jsonl
 (_id, text) and qrels/SPLIT.tsv (query-id, corpus-id, score).")]
 pub(crate) struct EvalArguments {
     /// The collection.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["run", "compare"])]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["run", "compare", "own"])]
     pub(crate) data: Option<PathBuf>,
+    /// Your own judgments, as `judge` makes them, of the passages or documents of --index.
+    #[arg(long, value_name = "DIR", requires = "index", conflicts_with_all = ["data", "run"])]
+    pub(crate) own: Option<PathBuf>,
     /// Which judgments: qrels/SPLIT.tsv.
     #[arg(long, default_value = "test")]
     pub(crate) split: String,
@@ -516,7 +564,7 @@ pub(crate) struct EvalArguments {
         long,
         num_args = 2,
         value_names = ["BEFORE", "AFTER"],
-        conflicts_with_all = ["data", "run"]
+        conflicts_with_all = ["data", "run", "own"]
     )]
     pub(crate) compare: Vec<PathBuf>,
     /// Exit with 1 where a system lost more than this in the first measure.
@@ -550,7 +598,7 @@ pub(crate) struct EvalArguments {
     pub(crate) save_runs: Option<PathBuf>,
     /// Where the index of the collection is kept for the next time (default: a folder of
     /// Topshelf's cache named after the collection's content).
-    #[arg(long, value_name = "DIR", requires = "data")]
+    #[arg(long, value_name = "DIR", conflicts_with = "run")]
     pub(crate) index: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: Format,

@@ -490,6 +490,21 @@ pub(crate) struct ScoreCacheCleared {
     pub(crate) bytes: u64,
 }
 
+/// What `judge` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct JudgeAnswer {
+    /// Where they are.
+    pub(crate) folder: String,
+    /// Queries in it.
+    pub(crate) queries: usize,
+    /// Judged pairs in it.
+    pub(crate) judgments: usize,
+    /// Those of them that are new.
+    pub(crate) added: usize,
+    /// Lines of a log that say nothing: shown and not clicked.
+    pub(crate) ignored: usize,
+}
+
 /// What `eval` answers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct EvalAnswer {

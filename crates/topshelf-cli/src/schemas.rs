@@ -11,8 +11,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use crate::output::{
-    DemoAnswer, EvalAnswer, EvalCompared, IndexAdded, IndexRemoved, IndexStats, ModelShown,
-    ModelsDone, ModelsList, RerankAnswer, ScoreCacheCleared, ScoreCacheStats, SearchAnswer,
+    DemoAnswer, EvalAnswer, EvalCompared, IndexAdded, IndexRemoved, IndexStats, JudgeAnswer,
+    ModelShown, ModelsDone, ModelsList, RerankAnswer, ScoreCacheCleared, ScoreCacheStats,
+    SearchAnswer,
 };
 
 /// What the command writes, not what it would accept: a field that is always there is required.
@@ -34,6 +35,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("rerank", schema::<RerankAnswer>()),
         ("cache-stats", schema::<ScoreCacheStats>()),
         ("cache-clear", schema::<ScoreCacheCleared>()),
+        ("judge", schema::<JudgeAnswer>()),
         ("eval", schema::<EvalAnswer>()),
         ("eval-compare", schema::<EvalCompared>()),
         ("demo", schema::<DemoAnswer>()),

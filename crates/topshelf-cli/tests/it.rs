@@ -6,6 +6,7 @@ mod it {
     mod bad_input;
     mod help;
     mod json;
+    mod judge;
     mod kill;
     mod program;
     mod second_stage;

@@ -29,6 +29,12 @@ use crate::error::{EvalError, Result};
 use crate::lines::{self, Lines};
 use crate::qrels::{Qrels, QrelsWarning};
 
+type Part = (&'static str, fn(&Path) -> bool);
+
+/// What a collection is made of, the documents first, and how it is seen to be there.
+const PARTS: [Part; 3] =
+    [("corpus.jsonl", Path::is_file), ("queries.jsonl", Path::is_file), ("qrels", Path::is_dir)];
+
 /// A folder in BEIR's layout.
 #[derive(Debug, Clone)]
 pub struct BeirFolder {
@@ -77,15 +83,22 @@ impl BeirFolder {
     /// # Errors
     /// One of them is missing.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
-        let root = root.into();
-        for (name, is_there) in [
-            ("corpus.jsonl", Path::is_file as fn(&Path) -> bool),
-            ("queries.jsonl", Path::is_file),
-            ("qrels", Path::is_dir),
-        ] {
+        Self::with(root.into(), &PARTS)
+    }
+
+    /// Opens a folder of judgments: `queries.jsonl` and `qrels/`, of documents that lie elsewhere.
+    ///
+    /// # Errors
+    /// One of them is missing.
+    pub fn open_judgments(root: impl Into<PathBuf>) -> Result<Self> {
+        Self::with(root.into(), &PARTS[1..])
+    }
+
+    fn with(root: PathBuf, parts: &[Part]) -> Result<Self> {
+        for (name, is_there) in parts {
             if !is_there(&root.join(name)) {
                 let folder = root.display().to_string();
-                return Err(EvalError::NotBeir { folder, missing: name.to_owned() });
+                return Err(EvalError::NotBeir { folder, missing: (*name).to_owned() });
             }
         }
         Ok(Self { root })

@@ -31,6 +31,7 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<()> {
     }
     let measures = measures(arguments)?;
     let answer = match (&arguments.data, &arguments.run, &arguments.qrels) {
+        _ if let Some(own) = &arguments.own => collection(arguments, own, &measures)?,
         (Some(data), ..) => collection(arguments, data, &measures)?,
         (None, Some(run), Some(qrels)) => run_file(run, qrels, &measures)?,
         _ => return Err(usage("give --data DIR, or --run FILE with --qrels FILE")),
@@ -93,9 +94,14 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
     if arguments.depth == 0 {
         return Err(topshelf::Error::DepthZero.into());
     }
-    let systems = systems(arguments)?;
-    let folder = BeirFolder::open(data)?;
+    let own = arguments.own.is_some();
+    let folder = if own { BeirFolder::open_judgments(data)? } else { BeirFolder::open(data)? };
     let topics = folder.topics(&arguments.split)?;
+    let own = match &arguments.index {
+        Some(index) if own => Some(Index::open(index)?),
+        _ => None,
+    };
+    let systems = systems(arguments, own.as_ref())?;
     let embeds = systems.iter().any(System::embeds);
     let reranks = systems.iter().any(|system| system.reranked);
     let second_stage =
@@ -104,10 +110,18 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
     if reranks && second_stage.is_none() {
         return Err(usage("`--rerank none` does not go with a system that ends in +rerank"));
     }
-    let embedder = if embeds { Some(Arc::new(BiEncoder::load(&arguments.embed)?)) } else { None };
+    let embedder = match &own {
+        Some(index) if embeds => Some(super::embedder_of(index)?),
+        None if embeds => Some(Arc::new(BiEncoder::load(&arguments.embed)?)),
+        _ => None,
+    };
     let retrieves = systems.iter().any(|system| system.stage != Stage::Candidates);
-    let index =
-        if retrieves { Some(index(arguments, &folder, embedder.as_deref())?) } else { None };
+    let unit = if own.is_some() { unit_of(&topics.qrels)? } else { Unit::Document };
+    let index = match own {
+        Some(index) => Some(index),
+        None if retrieves => Some(index(arguments, &folder, embedder.as_deref())?),
+        None => None,
+    };
     let mut warnings: Vec<String> = topics.warnings.iter().map(ToString::to_string).collect();
     for query in &topics.without_text {
         warnings.push(format!("query {query} has judgments but no text; it counts as unanswered"));
@@ -133,14 +147,14 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
         .iter()
         .map(|topic| Judged { id: topic.id.clone(), text: topic.text.clone() })
         .collect();
-    let answered = parts.answer(&systems, &judged, Unit::Document)?;
+    let answered = parts.answer(&systems, &judged, unit)?;
     if let Some(dir) = &arguments.save_runs {
         collection::save_runs(&answered, dir)?;
     }
     warnings.extend(oddities(&answered, &topics.qrels, measures)?);
     let level = arguments.relevance_level;
     let (systems, differences) =
-        collection::measure(&answered, &topics.qrels, measures, level, Unit::Document)?;
+        collection::measure(&answered, &topics.qrels, measures, level, unit)?;
     Ok(EvalAnswer {
         data: display(data),
         queries: topics.qrels.query_count(),
@@ -165,12 +179,34 @@ fn names_of(stage: &SecondStage) -> String {
     names.join(", ")
 }
 
-fn systems(arguments: &EvalArguments) -> Result<Vec<System>> {
+/// Whether judgments of an index are of its passages, whose ids end in `#` and a number, or of its
+/// documents.
+fn unit_of(qrels: &Qrels) -> Result<Unit> {
+    let is_passage = |id: &str| {
+        let place = id.rsplit_once('#').map(|(_, place)| place);
+        place.is_some_and(|place| !place.is_empty() && place.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut ids = qrels.iter().flat_map(|(_, documents)| documents.keys());
+    let passages = ids.next().is_some_and(|id| is_passage(id));
+    if let Some(other) = ids.find(|id| is_passage(id) != passages) {
+        return Err(usage(format!(
+            "some judgments are of passages and some of whole documents, {other} among the second \
+             kind met; keep them in folders of their own"
+        )));
+    }
+    Ok(if passages { Unit::Passage } else { Unit::Document })
+}
+
+fn systems(arguments: &EvalArguments, own: Option<&Index>) -> Result<Vec<System>> {
     let rerank = arguments.second_stage.rerank != "none";
     let given = arguments.candidates.is_some();
     let names: Vec<String> = if arguments.systems.is_empty() {
-        let first = if given { vec!["candidates"] } else { vec!["bm25", "dense", "hybrid"] };
-        let last = if given { "candidates+rerank" } else { "hybrid+rerank" };
+        let words_only = own.is_some_and(|index| index.settings().embedder.is_none());
+        let (first, last) = match (given, words_only) {
+            (true, _) => (vec!["candidates"], "candidates+rerank"),
+            (false, true) => (vec!["bm25"], "bm25+rerank"),
+            (false, false) => (vec!["bm25", "dense", "hybrid"], "hybrid+rerank"),
+        };
         let second = &arguments.second_stage;
         let policies = [(second.blend.is_some(), "+blend"), (second.gate.is_some(), "+gate")];
         let with = policies.iter().filter(|(set, _)| *set).map(|(_, name)| format!("{last}{name}"));

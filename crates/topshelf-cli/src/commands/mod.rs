@@ -6,6 +6,7 @@ mod compare;
 mod demo;
 mod eval;
 mod index;
+mod judge;
 mod models;
 mod reordering;
 mod rerank;
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Search(arguments) => search::run(&arguments),
         Command::Rerank(arguments) => rerank::run(&arguments),
         Command::Cache(command) => cache::run(command),
+        Command::Judge(arguments) => judge::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
