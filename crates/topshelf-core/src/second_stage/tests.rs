@@ -149,7 +149,8 @@ fn a_deadline_leaves_the_rest_where_it_was() {
     let deadline = report.deadline.unwrap();
     assert!((1..100).contains(&scored), "{scored}");
     assert_eq!(deadline.unscored, 100 - scored);
-    assert!(took < Duration::from_millis(90), "{took:?}"); // one of 2 ms, and a busy machine
+    // All of them would take 200 ms; the machine may be busy.
+    assert!(took < Duration::from_millis(150), "{took:?}");
     assert!(calls.lock().unwrap().len() > 2);
     for (place, hit) in ranking.hits().iter().enumerate() {
         assert_eq!(hit.signal("rerank").is_some(), place < scored);
