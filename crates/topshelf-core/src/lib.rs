@@ -20,12 +20,14 @@
 //! | whether reranking is worth it for a query | [`gate`] |
 //! | rerank score and first stage's score put together | [`blend`] |
 //! | logits to probabilities | [`calibrate`] |
+//! | when a dearer reranker can end before the last candidate | [`early_stop`] |
 //! | documents that are longer than a reranker reads | [`windows`] |
 //! | token budget, near-duplicates, citations, templates | [`context`] |
 
 pub mod blend;
 pub mod calibrate;
 pub mod context;
+pub mod early_stop;
 mod error;
 pub mod filter;
 pub mod fuse;
@@ -43,6 +45,7 @@ pub mod windows;
 pub use blend::{Blend, BlendScore};
 pub use calibrate::Calibration;
 pub use context::{Context, ContextOptions, Source};
+pub use early_stop::EarlyStop;
 pub use error::{Blame, Error, Result};
 pub use filter::Filter;
 pub use fuse::{Fusion, Normalisation};
@@ -52,7 +55,7 @@ pub use pipeline::{Answer, Pipeline, PipelineBuilder};
 pub use ranking::{Hit, Ranking, Signal};
 pub use report::{Report, RerankReport, RetrieverReport, SecondStageReport};
 pub use score::Scale;
-pub use second_stage::{EarlyStop, Policy, SecondStage};
+pub use second_stage::{Policy, SecondStage};
 pub use stage::{
     EmbedKind, Embedder, ModelIdentity, PassageFailure, RerankOutcome, RerankScore, Reranker,
     Retriever,

@@ -9,7 +9,7 @@
 //!   half, so that they shrink towards the deadline and a wrong prediction costs little. When even
 //!   one passage does not fit, scoring ends. A micro-batch that is still under way at the deadline is
 //!   withdrawn, so that the deadline holds even where the reranker does not answer at all.
-//! * **Early stop.** See [`crate::second_stage::EarlyStop`].
+//! * **Early stop.** See [`crate::early_stop`].
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

@@ -13,10 +13,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::blend::Blend;
 use crate::calibrate::Calibration;
+use crate::early_stop::EarlyStop;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
 use crate::passage::{Passage, Query};
@@ -77,23 +76,6 @@ pub struct Policy {
     pub deadline: Option<Duration>,
 }
 
-/// Ends a dearer reranker's work once what is left cannot enter the top: its score is expected to be
-/// `slope * s + intercept` for a score `s` of the stage before, and to exceed that by more than
-/// `bound` for a share `risk` of passages only. All four are learnt from both stages' scores on the
-/// user's own queries.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EarlyStop {
-    /// Of the line.
-    pub slope: f32,
-    /// Of the line.
-    pub intercept: f32,
-    /// How far above the line a passage may come, 0 or more.
-    pub bound: f32,
-    /// The share of passages that come still higher, 0 to 1.
-    pub risk: f32,
-}
-
 impl SecondStage {
     /// One reranker over all candidates.
     pub fn new(reranker: impl Reranker + 'static) -> Self {
@@ -131,18 +113,7 @@ impl SecondStage {
             let (what, range) = ("how many go on to the next reranker", "1 or more");
             return Err(Error::OutOfRange { what, value: "0".to_owned(), range });
         }
-        if let Some(stop) = early_stop {
-            let sound = stop.slope.is_finite() && stop.intercept.is_finite();
-            if !sound
-                || stop.bound.is_nan()
-                || stop.bound < 0.0
-                || !(0.0..=1.0).contains(&stop.risk)
-            {
-                let (what, range) =
-                    ("the early stop", "finite, a bound of 0 or more, a risk of 0 to 1");
-                return Err(Error::OutOfRange { what, value: format!("{stop:?}"), range });
-            }
-        }
+        early_stop.map_or(Ok(()), EarlyStop::check)?;
         self.cascade.push(Step { reranker, keep, early_stop, pace: Arc::default() });
         Ok(self)
     }
@@ -359,21 +330,6 @@ impl Step {
         let ranking = ranking.rescored(stage, self.reranker.scale(), &scores)?;
         report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
         Ok((ranking, report))
-    }
-}
-
-impl EarlyStop {
-    /// Whether the next candidate, whose score in the stage before is the highest of what is left,
-    /// stays below the `top` best so far.
-    fn is_reached(&self, outcomes: &[RerankOutcome], before: &[f32], top: usize) -> bool {
-        let mut scores: Vec<f32> =
-            outcomes.iter().filter_map(|outcome| Some(outcome.as_ref().ok()?.score)).collect();
-        let Some(next) = before.get(outcomes.len()) else { return false };
-        if top == 0 || scores.len() < top {
-            return false;
-        }
-        scores.sort_by(|a, b| b.total_cmp(a));
-        scores[top - 1] > self.slope.mul_add(*next, self.intercept) + self.bound
     }
 }
 

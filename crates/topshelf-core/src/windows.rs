@@ -25,6 +25,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::passage::{Metadata, Passage, Query};
@@ -44,7 +45,8 @@ const STEP: f64 = 0.75;
 const K1: f64 = 1.2;
 
 /// How long documents are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WindowOptions {
     /// Windows of a document that the reranker reads, at most; 1 or more.
     pub most: usize,
@@ -55,7 +57,8 @@ pub struct WindowOptions {
 }
 
 /// How the scores of windows become the document's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WindowPool {
     /// The best window's.
     Max,

@@ -1,0 +1,339 @@
+//! Every stage asked once for every query, and replayed as often as one likes.
+//!
+//! A [`Recording`] holds, for each query, what the retrievers found and what the rerankers said of
+//! every passage that some setup would ask them about. [`Recording::replay`] runs a setup on it: the
+//! real fusion, the real second stage with all its policies, over a reranker that looks its answers
+//! up. Times are replayed, too: a retriever's as it was measured; a reranker's as the bytes that it
+//! would read times the pace that was measured on a sample of queries, without any cache.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use topshelf_core::{
+    Error, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker, Retriever,
+    Scale,
+};
+
+use crate::error::{Result, TuneError};
+use crate::setup::{FirstStage, Reranking, Retrievers, Setup};
+
+/// Queries on which a reranker's pace is measured.
+const TIMED: usize = 12;
+
+/// Candidates of each that are scored for it.
+const TIMED_DEPTH: usize = 30;
+
+/// Bytes of a passage beyond which it does not take longer: no reranker reads more windows.
+const LONGEST: usize = 16_384;
+
+/// The stages that a setup may be made of.
+#[derive(Clone, Default)]
+pub struct Stages {
+    /// By words.
+    pub bm25: Option<Arc<dyn Retriever>>,
+    /// By meaning.
+    pub dense: Option<Arc<dyn Retriever>>,
+    /// The rerankers, cheapest first.
+    pub rerankers: Vec<Contender>,
+}
+
+/// A reranker that may take part.
+#[derive(Clone)]
+pub struct Contender {
+    /// The name by which it is loaded.
+    pub name: String,
+    /// The reranker, behind a cache if there is one.
+    pub reranker: Arc<dyn Reranker>,
+    /// The same without a cache, for its pace.
+    pub bare: Arc<dyn Reranker>,
+}
+
+/// What all stages answered.
+pub struct Recording {
+    pub(crate) queries: Vec<Recorded>,
+    pub(crate) models: Vec<Model>,
+}
+
+/// What they answered to one query.
+pub(crate) struct Recorded {
+    pub(crate) id: String,
+    pub(crate) query: Query,
+    bm25: Option<Found>,
+    dense: Option<Found>,
+    /// For each model, by passage.
+    scores: Vec<Arc<HashMap<String, RerankOutcome>>>,
+}
+
+struct Found {
+    ranking: Ranking,
+    milliseconds: f64,
+}
+
+/// A reranker that was asked.
+pub(crate) struct Model {
+    pub(crate) name: String,
+    pub(crate) identity: ModelIdentity,
+    scale: Scale,
+    /// Milliseconds for a byte of query and passage.
+    pace: f64,
+}
+
+/// One query's way through a setup.
+pub(crate) struct Replayed {
+    pub(crate) candidates: Ranking,
+    pub(crate) ranking: Ranking,
+    /// How long it would have taken.
+    pub(crate) milliseconds: f64,
+    /// Pairs that a reranker would have scored.
+    pub(crate) pairs: usize,
+}
+
+/// Asks the stages. `first_stages` says which candidates will be wanted; `progress` is told how many
+/// queries are done.
+///
+/// # Errors
+///
+/// What a stage answers, save that a query of which a retriever can look nothing up finds nothing;
+/// [`TuneError::NothingFound`] if that is so of all.
+pub async fn record(
+    stages: &Stages,
+    queries: &[(String, Query)],
+    first_stages: &[FirstStage],
+    progress: &mut (dyn FnMut(usize) + Send),
+) -> Result<Recording> {
+    let depth = first_stages.iter().map(|first| first.depth).max().unwrap_or_default();
+    let mut recorded = Vec::with_capacity(queries.len());
+    for (id, query) in queries {
+        let own = Recorded {
+            id: id.clone(),
+            query: query.clone(),
+            bm25: find(stages.bm25.as_deref(), query, depth).await?,
+            dense: find(stages.dense.as_deref(), query, depth).await?,
+            scores: Vec::new(),
+        };
+        recorded.push(own);
+    }
+    if recorded.iter().all(|query| query.found().next().is_none()) {
+        return Err(TuneError::NothingFound);
+    }
+    let mut models = Vec::new();
+    for contender in &stages.rerankers {
+        let identity = contender.reranker.identity().clone();
+        let (name, scale) = (contender.name.clone(), contender.reranker.scale());
+        let pace = pace(contender.bare.as_ref(), &recorded).await?;
+        models.push(Model { name, identity, scale, pace });
+    }
+    for (done, own) in recorded.iter_mut().enumerate() {
+        let passages = own.wanted(first_stages)?;
+        for contender in &stages.rerankers {
+            let outcomes = contender.reranker.score(&own.query, &passages).await?;
+            if outcomes.len() != passages.len() {
+                let (stage, expected) = (contender.name.clone(), passages.len());
+                return Err(Error::ScoreCount { stage, expected, got: outcomes.len() }.into());
+            }
+            let ids = passages.iter().map(|passage| passage.id.clone());
+            own.scores.push(Arc::new(ids.zip(outcomes).collect()));
+        }
+        progress(done + 1);
+    }
+    Ok(Recording { queries: recorded, models })
+}
+
+async fn find(
+    retriever: Option<&dyn Retriever>,
+    query: &Query,
+    depth: usize,
+) -> Result<Option<Found>> {
+    let Some(retriever) = retriever else { return Ok(None) };
+    let start = Instant::now();
+    let ranking = match retriever.retrieve(query, depth).await {
+        Ok(ranking) => ranking,
+        Err(Error::NothingToLookUp { .. }) => {
+            Ranking::new(retriever.name(), Scale::Rank, std::iter::empty())?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(Found { ranking, milliseconds: start.elapsed().as_secs_f64() * 1e3 }))
+}
+
+/// What a byte takes, in milliseconds: the median over a sample of queries.
+async fn pace(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<f64> {
+    let mut paces = Vec::new();
+    let step = queries.len().div_ceil(TIMED).max(1);
+    for query in queries.iter().step_by(step) {
+        let hits = query.found().flat_map(|ranking| ranking.hits().iter().take(TIMED_DEPTH));
+        let passages: Vec<Arc<Passage>> = hits.map(|hit| Arc::clone(&hit.passage)).collect();
+        if passages.is_empty() {
+            continue;
+        }
+        let bytes: usize = passages.iter().map(|passage| bytes(&query.query, passage)).sum();
+        let start = Instant::now();
+        reranker.score(&query.query, &passages).await?;
+        paces.push(start.elapsed().as_secs_f64() * 1e3 / bytes as f64);
+    }
+    paces.sort_by(f64::total_cmp);
+    Ok(paces.get(paces.len() / 2).copied().unwrap_or_default())
+}
+
+fn bytes(query: &Query, passage: &Passage) -> usize {
+    query.text().len() + passage.text.len().min(LONGEST)
+}
+
+impl Recorded {
+    fn found(&self) -> impl Iterator<Item = &Ranking> {
+        [&self.bm25, &self.dense].into_iter().flatten().map(|found| &found.ranking)
+    }
+
+    /// The candidates of a first stage and the milliseconds that it takes.
+    fn candidates(&self, first: &FirstStage) -> Result<(Ranking, f64)> {
+        let of = |wanted: bool, found: &Option<Found>| {
+            let found = found.as_ref().filter(|_| wanted)?;
+            Some((found.ranking.clone().top(first.depth), found.milliseconds))
+        };
+        let found = [
+            of(first.retriever.by_words(), &self.bm25),
+            of(first.retriever.by_meaning(), &self.dense),
+        ];
+        let (mut rankings, times): (Vec<Ranking>, Vec<f64>) = found.into_iter().flatten().unzip();
+        let ranking = match (first.retriever, rankings.pop()) {
+            (Retrievers::Hybrid, Some(last)) => {
+                rankings.push(last);
+                first.fusion.clone().unwrap_or_default().fuse(rankings)?
+            }
+            (_, Some(only)) => only,
+            (_, None) => return Err(TuneError::NothingFound),
+        };
+        Ok((ranking.top(first.depth), times.iter().sum()))
+    }
+
+    /// Every passage that is a candidate in one of the first stages, once.
+    fn wanted(&self, first_stages: &[FirstStage]) -> Result<Vec<Arc<Passage>>> {
+        let (mut wanted, mut seen) = (Vec::new(), HashSet::new());
+        for first in first_stages {
+            for hit in self.candidates(first)?.0.into_hits() {
+                if seen.insert(hit.passage.id.clone()) {
+                    wanted.push(hit.passage);
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// The passages that a model was asked about.
+    pub(crate) fn scored_by(&self, model: usize) -> impl Iterator<Item = &str> {
+        self.scores.get(model).into_iter().flat_map(|scores| scores.keys().map(String::as_str))
+    }
+
+    /// What a model said of a passage; `None` if it was not asked or could not score it.
+    pub(crate) fn score(&self, model: usize, passage: &str) -> Option<f32> {
+        let outcome = self.scores.get(model)?.get(passage)?;
+        outcome.as_ref().ok().map(|scored| scored.score)
+    }
+}
+
+impl Recording {
+    /// The ids of the queries, in their order.
+    pub fn ids(&self) -> Vec<String> {
+        self.queries.iter().map(|query| query.id.clone()).collect()
+    }
+
+    /// The pairs that were scored, over all rerankers.
+    pub fn pairs(&self) -> usize {
+        let scores = self.queries.iter().flat_map(|query| &query.scores);
+        scores.map(|scores| scores.len()).sum()
+    }
+
+    /// The place of a model.
+    pub(crate) fn model(&self, name: &str) -> Result<usize> {
+        self.models.iter().position(|model| model.name == name).ok_or_else(|| {
+            let problem = format!("the reranker {name} was not recorded");
+            Error::stage("tune", topshelf_core::Blame::Caller, problem).into()
+        })
+    }
+
+    /// Whether words and whether meanings were looked up.
+    pub(crate) fn has(&self) -> (bool, bool) {
+        let has = |found: fn(&Recorded) -> bool| self.queries.iter().any(found);
+        (has(|query| query.bm25.is_some()), has(|query| query.dense.is_some()))
+    }
+
+    /// The scale of a model's scores.
+    pub(crate) fn scale(&self, model: usize) -> Scale {
+        self.models[model].scale
+    }
+
+    /// Runs a setup for one query, of whose answer the first `top` matter.
+    pub(crate) fn replay(&self, setup: &Setup, query: usize, top: usize) -> Result<Replayed> {
+        let own = &self.queries[query];
+        let (candidates, mut milliseconds) = own.candidates(&setup.first_stage)?;
+        let Some(reranking) = &setup.second_stage else {
+            let ranking = candidates.clone();
+            return Ok(Replayed { candidates, ranking, milliseconds, pairs: 0 });
+        };
+        let spent = Arc::new(Mutex::new(0.0));
+        let stage = self.second_stage(reranking, query, &spent)?;
+        let run = stage.run(&own.query, &candidates, top, Instant::now());
+        let (ranking, report) = pollster::block_on(run)?;
+        milliseconds += *spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = report.rerankers.iter().map(|ran| ran.pairs).sum();
+        Ok(Replayed { candidates, ranking, milliseconds, pairs })
+    }
+
+    fn second_stage(
+        &self,
+        reranking: &Reranking,
+        query: usize,
+        spent: &Arc<Mutex<f64>>,
+    ) -> Result<topshelf_core::SecondStage> {
+        reranking.second_stage(|name| -> Result<Arc<dyn Reranker>> {
+            let at = self.model(name)?;
+            let Model { identity, scale, pace, .. } = &self.models[at];
+            Ok(Arc::new(Replay {
+                identity: identity.clone(),
+                scale: *scale,
+                pace: *pace,
+                scores: Arc::clone(&self.queries[query].scores[at]),
+                spent: Arc::clone(spent),
+            }))
+        })
+    }
+}
+
+/// A reranker that says again what another one said.
+struct Replay {
+    identity: ModelIdentity,
+    scale: Scale,
+    pace: f64,
+    scores: Arc<HashMap<String, RerankOutcome>>,
+    /// Milliseconds that the other one would have taken.
+    spent: Arc<Mutex<f64>>,
+}
+
+#[async_trait]
+impl Reranker for Replay {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    async fn score(
+        &self,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> topshelf_core::Result<Vec<RerankOutcome>> {
+        let read: usize = passages.iter().map(|passage| bytes(query, passage)).sum();
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) += self.pace * read as f64;
+        let known = |passage: &Arc<Passage>| {
+            self.scores.get(&passage.id).cloned().ok_or_else(|| {
+                let problem = format!("the recording has no score of passage \"{}\"", passage.id);
+                Error::stage("tune", topshelf_core::Blame::Failure, problem)
+            })
+        };
+        passages.iter().map(known).collect()
+    }
+}

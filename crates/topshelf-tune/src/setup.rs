@@ -1,0 +1,239 @@
+//! [`Setup`]: a pipeline in words, as a profile keeps it and the search varies it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use topshelf_core::{
+    Blend, Calibration, EarlyStop, Fusion, Gate, PipelineBuilder, Policy, Reranker, Result,
+    SecondStage, WindowOptions,
+};
+
+/// Which retrievers take part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retrievers {
+    /// By words.
+    Bm25,
+    /// By meaning.
+    Dense,
+    /// Both, fused.
+    Hybrid,
+}
+
+impl Retrievers {
+    /// `bm25`, `dense`, `hybrid`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bm25 => "bm25",
+            Self::Dense => "dense",
+            Self::Hybrid => "hybrid",
+        }
+    }
+
+    /// Whether the words are looked up.
+    pub fn by_words(self) -> bool {
+        self != Self::Dense
+    }
+
+    /// Whether the meaning is looked up.
+    pub fn by_meaning(self) -> bool {
+        self != Self::Bm25
+    }
+}
+
+/// A pipeline in words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// Where candidates come from.
+    pub first_stage: FirstStage,
+    /// What reorders them; absent where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_stage: Option<Reranking>,
+}
+
+/// Where candidates come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirstStage {
+    /// Which retrievers.
+    pub retriever: Retrievers,
+    /// Candidates that each fetches and that are reranked.
+    pub depth: usize,
+    /// How two rankings become one; without a meaning for one retriever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fusion: Option<Fusion>,
+    /// The numbers of BM25; the retriever's own where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bm25: Option<Bm25>,
+}
+
+/// The numbers of BM25.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bm25 {
+    /// How slowly repetitions of a word saturate.
+    pub k1: f32,
+    /// How much long passages are held back, 0 to 1.
+    pub b: f32,
+    /// What a word in title or headings counts, where one in the text counts 1.
+    pub title_weight: f32,
+}
+
+/// What reorders the candidates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reranking {
+    /// The rerankers, cheapest first; at least one.
+    pub cascade: Vec<Step>,
+    /// How documents longer than a reranker's window are read; their head where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<WindowOptions>,
+    /// Keeps part of the first stage's score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blend: Option<Blend>,
+    /// How a score becomes a probability.
+    #[serde(default)]
+    pub calibration: Calibration,
+    /// Skips reranking where the first stage is clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+}
+
+/// One reranker of a cascade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// The name by which it is loaded.
+    pub model: String,
+    /// Which model it was when this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// How many of the best it reads; all, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<usize>,
+    /// When it ends before the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<EarlyStop>,
+}
+
+impl Setup {
+    /// Sets depth, fusion and second stage of a pipeline whose retrievers are set already.
+    ///
+    /// # Errors
+    ///
+    /// What `reranker` answers for the name of one, and numbers that mean nothing.
+    pub fn apply<E: From<topshelf_core::Error>>(
+        &self,
+        builder: PipelineBuilder,
+        reranker: impl FnMut(&str) -> Result<Arc<dyn Reranker>, E>,
+    ) -> Result<PipelineBuilder, E> {
+        let FirstStage { depth, fusion, .. } = &self.first_stage;
+        let builder = builder.depth(*depth).fusion(fusion.clone().unwrap_or_default());
+        Ok(match &self.second_stage {
+            Some(reranking) => builder.second_stage(reranking.second_stage(reranker)?),
+            None => builder,
+        })
+    }
+
+    /// One line for a person: `hybrid rrf(k=60), 50 deep, reranked by minilm, blend(0.45 min-max)`.
+    pub fn describe(&self) -> String {
+        let FirstStage { retriever, depth, fusion, .. } = &self.first_stage;
+        let mut text = retriever.name().to_owned();
+        if *retriever == Retrievers::Hybrid {
+            let _ = write!(text, " {}", fusion.clone().unwrap_or_default().describe()); // a string takes all
+        }
+        let Some(reranking) = &self.second_stage else { return text };
+        let _ = write!(text, ", {depth} deep, reranked by {}", reranking.models());
+        if let Some(blend) = &reranking.blend {
+            let _ = write!(text, ", {}", blend.describe());
+        }
+        if let Some(gate) = &reranking.gate {
+            let _ = write!(text, ", unless {} >= {:.4}", gate.signal, gate.threshold);
+        }
+        text
+    }
+
+    /// The same with a gate.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Option<Gate>) -> Self {
+        if let Some(reranking) = &mut self.second_stage {
+            reranking.gate = gate;
+        }
+        self
+    }
+
+    /// The same at another depth.
+    #[must_use]
+    pub fn at_depth(mut self, depth: usize) -> Self {
+        self.first_stage.depth = depth;
+        self
+    }
+
+    /// The same with nothing that reorders.
+    #[must_use]
+    pub fn without_reranking(mut self) -> Self {
+        self.second_stage = None;
+        self
+    }
+}
+
+impl Reranking {
+    /// One reranker over all candidates, no policy.
+    pub fn by(model: impl Into<String>) -> Self {
+        let step = Step { model: model.into(), fingerprint: None, keep: None, early_stop: None };
+        Self {
+            cascade: vec![step],
+            windows: None,
+            blend: None,
+            calibration: Calibration::default(),
+            gate: None,
+        }
+    }
+
+    /// The models' names without their owners, cheapest first.
+    pub fn models(&self) -> String {
+        let named = self.cascade.iter().map(|step| {
+            let name = step.model.rsplit('/').next().unwrap_or(&step.model);
+            match step.keep {
+                Some(keep) => format!("{name} ({keep})"),
+                None => name.to_owned(),
+            }
+        });
+        named.collect::<Vec<_>>().join(" then ")
+    }
+
+    /// The second stage, its rerankers loaded by `reranker`.
+    ///
+    /// # Errors
+    ///
+    /// What `reranker` answers, and numbers that mean nothing; [`topshelf_core::Error::OutOfRange`]
+    /// where there is no reranker.
+    pub fn second_stage<E: From<topshelf_core::Error>>(
+        &self,
+        mut reranker: impl FnMut(&str) -> Result<Arc<dyn Reranker>, E>,
+    ) -> Result<SecondStage, E> {
+        let [first, others @ ..] = self.cascade.as_slice() else {
+            let (what, range) = ("the number of rerankers of a second stage", "1 or more");
+            let error = topshelf_core::Error::OutOfRange { what, value: "0".to_owned(), range };
+            return Err(error.into());
+        };
+        let mut stage = SecondStage::of(reranker(&first.model)?);
+        for step in others {
+            let keep = step.keep.unwrap_or(usize::MAX);
+            stage = stage.then_of(reranker(&step.model)?, keep, step.early_stop)?;
+        }
+        Ok(stage.with_policy(self.policy())?)
+    }
+
+    /// When and how scores are used.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            gate: self.gate.clone(),
+            blend: self.blend,
+            calibration: self.calibration.clone(),
+            ..Policy::default()
+        }
+    }
+}
