@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use topshelf::{Bm25Options, WindowOptions};
 
 /// The cross-encoder that reranks unless another is named.
 pub(crate) const DEFAULT_RERANKER: &str = "cross-encoder/ms-marco-MiniLM-L12-v2";
@@ -55,6 +54,8 @@ pub(crate) enum Command {
     Judge(JudgeArguments),
     /// Measure every stage on judged queries.
     Eval(EvalArguments),
+    /// Choose depth, fusion, blend, gate and cascade on judged queries, within a budget.
+    Tune(TuneArguments),
     /// Index documentation that is already on this machine and measure every stage on it.
     Demo(DemoArguments),
 }
@@ -271,24 +272,36 @@ pub(crate) enum FusionName {
 /// How the first stage works; shared by `search` and `eval`.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct FirstStage {
-    /// How two retrievers become one ranking.
-    #[arg(long, value_enum, default_value = "rrf")]
-    pub(crate) fusion: FusionName,
-    /// The k of reciprocal rank fusion.
-    #[arg(long, value_name = "K", value_parser = not_negative, default_value_t = 60.0)]
-    pub(crate) rrf_k: f32,
+    /// How two retrievers become one ranking [default: rrf].
+    #[arg(long, value_enum)]
+    pub(crate) fusion: Option<FusionName>,
+    /// The k of reciprocal rank fusion [default: 60].
+    #[arg(long, value_name = "K", value_parser = not_negative)]
+    pub(crate) rrf_k: Option<f32>,
     /// Weights of bm25 and dense for min-max and z-score, as `1,0.5`.
     #[arg(long, value_delimiter = ',', value_name = "W,W", value_parser = not_negative)]
     pub(crate) weights: Vec<f32>,
-    /// BM25: how slowly repetitions of a word saturate.
-    #[arg(long, value_parser = not_negative, default_value_t = Bm25Options::default().k1)]
-    pub(crate) k1: f32,
-    /// BM25: how much long passages are held back, 0 to 1.
-    #[arg(long, value_parser = share, default_value_t = Bm25Options::default().b)]
-    pub(crate) b: f32,
-    /// BM25: what a word in title or headings counts, where one in the text counts 1.
-    #[arg(long, value_parser = not_negative, default_value_t = Bm25Options::default().title_weight)]
-    pub(crate) title_weight: f32,
+    /// BM25: how slowly repetitions of a word saturate [default: 0.9].
+    #[arg(long, value_parser = not_negative)]
+    pub(crate) k1: Option<f32>,
+    /// BM25: how much long passages are held back, 0 to 1 [default: 0.4].
+    #[arg(long, value_parser = share)]
+    pub(crate) b: Option<f32>,
+    /// BM25: what a word in title or headings counts, where one in the text counts 1 [default: 1].
+    #[arg(long, value_parser = not_negative)]
+    pub(crate) title_weight: Option<f32>,
+}
+
+/// The pipeline that `tune` chose.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct ProfileOption {
+    /// Use the pipeline in this file, as `tune` writes it; other options go before it [default:
+    /// topshelf.toml, if that is in the working folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
+    /// Use none.
+    #[arg(long, conflicts_with = "profile")]
+    pub(crate) no_profile: bool,
 }
 
 /// Whether scores of earlier calls are used.
@@ -303,21 +316,22 @@ pub(crate) struct CacheOption {
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Second stage")]
 pub(crate) struct SecondStageOptions {
-    /// The cross-encoder; `none` for the first stage alone.
-    #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
-    pub(crate) rerank: String,
+    /// The cross-encoder; `none` for the first stage alone [default:
+    /// cross-encoder/ms-marco-MiniLM-L12-v2]. Replaces the profile's second stage.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) rerank: Option<String>,
     /// A dearer reranker for the best KEEP of the one before; may be given several times.
     #[arg(long, value_name = "MODEL@KEEP", value_parser = survivors)]
     pub(crate) then: Vec<(String, usize)>,
-    /// What is read of documents that are longer than the reranker's window.
-    #[arg(long, value_enum, value_name = "HOW", default_value = "windows")]
-    pub(crate) long_documents: LongDocuments,
-    /// Windows of a long document that are read, at most; the best of them counts.
-    #[arg(long, value_name = "N", default_value_t = WindowOptions::default().most)]
-    pub(crate) windows: usize,
-    /// Tokens of a window, at most.
-    #[arg(long, value_name = "TOKENS", default_value_t = WindowOptions::default().tokens)]
-    pub(crate) window_tokens: usize,
+    /// What is read of documents that are longer than the reranker's window [default: windows].
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) long_documents: Option<LongDocuments>,
+    /// Windows of a long document that are read, at most; the best of them counts [default: 4].
+    #[arg(long, value_name = "N")]
+    pub(crate) windows: Option<usize>,
+    /// Tokens of a window, at most [default: 128].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) window_tokens: Option<usize>,
     /// What the rerank score counts, 0 to 1, beside the first stage's score [default: 1, which is
     /// the rerank score alone].
     #[arg(long, value_name = "WEIGHT", value_parser = share)]
@@ -332,11 +346,11 @@ pub(crate) struct SecondStageOptions {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) deadline: Option<Duration>,
     /// Skip reranking where the first stage is clear, such as margin:dense:3>=0.086. Signals are
-    /// margin:STAGE:K, relative-margin:STAGE:K, spread:STAGE:K and agreement:K.
+    /// margin:STAGE:K, relative-margin:STAGE:K, spread:STAGE:K and agreement:K; `none` for no gate.
     #[arg(long, value_name = "GATE", value_parser = gate)]
-    pub(crate) gate: Option<topshelf::Gate>,
+    pub(crate) gate: Option<GateOption>,
     /// Use a gate that nothing has shown to pay on your own queries.
-    #[arg(long, requires = "gate")]
+    #[arg(long)]
     pub(crate) force: bool,
 }
 
@@ -365,14 +379,24 @@ fn survivors(text: &str) -> Result<(String, usize), String> {
     })
 }
 
-fn gate(text: &str) -> Result<topshelf::Gate, String> {
+/// A gate, or that there shall be none.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum GateOption {
+    None,
+    Gate(topshelf::Gate),
+}
+
+fn gate(text: &str) -> Result<GateOption, String> {
+    if text == "none" {
+        return Ok(GateOption::None);
+    }
     let (signal, threshold) = text
         .split_once(">=")
         .ok_or_else(|| "give a signal and a value, such as margin:dense:3>=0.086".to_owned())?;
     let signal = signal.parse().map_err(|error: topshelf::Error| error.to_string())?;
     let threshold = threshold.trim().parse().ok().filter(|value: &f32| value.is_finite());
     let threshold = threshold.ok_or_else(|| "behind >= stands a number".to_owned())?;
-    Ok(topshelf::Gate { signal, threshold })
+    Ok(GateOption::Gate(topshelf::Gate { signal, threshold }))
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -396,13 +420,6 @@ fn share(text: &str) -> Result<f32, String> {
     number.ok_or_else(|| "give a number from 0 to 1".to_owned())
 }
 
-impl Default for FirstStage {
-    fn default() -> Self {
-        let Bm25Options { k1, b, title_weight } = Bm25Options::default();
-        Self { fusion: FusionName::Rrf, rrf_k: 60.0, weights: Vec::new(), k1, b, title_weight }
-    }
-}
-
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -422,9 +439,9 @@ pub(crate) struct SearchArguments {
     /// The first stage (default: hybrid, or bm25 if the index has no vectors).
     #[arg(long, value_enum)]
     pub(crate) retriever: Option<RetrieverName>,
-    /// Candidates that the first stage fetches and the second reads.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) depth: usize,
+    /// Candidates that the first stage fetches and the second reads [default: 100].
+    #[arg(long)]
+    pub(crate) depth: Option<usize>,
     /// Results.
     #[arg(long, default_value_t = 10)]
     pub(crate) top: usize,
@@ -432,6 +449,8 @@ pub(crate) struct SearchArguments {
     pub(crate) second_stage: SecondStageOptions,
     #[command(flatten)]
     pub(crate) cache: CacheOption,
+    #[command(flatten)]
+    pub(crate) profile: ProfileOption,
     /// Only passages of documents whose metadata satisfy this, as `lang = en AND year >= 2024`.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) filter: Option<String>,
@@ -473,6 +492,8 @@ pub(crate) struct RerankArguments {
     pub(crate) second_stage: SecondStageOptions,
     #[command(flatten)]
     pub(crate) cache: CacheOption,
+    #[command(flatten)]
+    pub(crate) profile: ProfileOption,
     /// Results; all if not given.
     #[arg(long)]
     pub(crate) top: Option<usize>,
@@ -536,15 +557,8 @@ Examples:
 A collection is a folder in BEIR's layout: corpus.jsonl (_id, title, text), queries.jsonl
 (_id, text) and qrels/SPLIT.tsv (query-id, corpus-id, score).")]
 pub(crate) struct EvalArguments {
-    /// The collection.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["run", "compare", "own"])]
-    pub(crate) data: Option<PathBuf>,
-    /// Your own judgments, as `judge` makes them, of the passages or documents of --index.
-    #[arg(long, value_name = "DIR", requires = "index", conflicts_with_all = ["data", "run"])]
-    pub(crate) own: Option<PathBuf>,
-    /// Which judgments: qrels/SPLIT.tsv.
-    #[arg(long, default_value = "test")]
-    pub(crate) split: String,
+    #[command(flatten)]
+    pub(crate) collection: CollectionOptions,
     /// What to compare: bm25, dense, hybrid, each also as NAME+rerank, and that with +blend and
     /// +gate behind it [default: bm25,dense,hybrid,hybrid+rerank, or candidates,candidates+rerank
     /// with --candidates, and the last also with the policies that are given].
@@ -554,7 +568,12 @@ pub(crate) struct EvalArguments {
     #[arg(long, value_name = "RUN", requires = "data", conflicts_with = "run")]
     pub(crate) candidates: Option<PathBuf>,
     /// Measure this TREC run.
-    #[arg(long, value_name = "RUN", requires = "qrels", conflicts_with = "data")]
+    #[arg(
+        long,
+        value_name = "RUN",
+        requires = "qrels",
+        conflicts_with_all = ["data", "own", "index"]
+    )]
     pub(crate) run: Option<PathBuf>,
     /// The judgments for --run: BEIR's three columns or TREC's four.
     #[arg(long, value_name = "FILE", requires = "run")]
@@ -570,20 +589,13 @@ pub(crate) struct EvalArguments {
     /// Exit with 1 where a system lost more than this in the first measure.
     #[arg(long, value_name = "LOSS", value_parser = not_negative, requires = "compare")]
     pub(crate) max_drop: Option<f32>,
-    /// Candidates for each query.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) depth: usize,
+    /// Candidates for each query [default: 100].
+    #[arg(long)]
+    pub(crate) depth: Option<usize>,
     #[command(flatten)]
     pub(crate) second_stage: SecondStageOptions,
-    /// The bi-encoder.
-    #[arg(long, value_name = "MODEL", default_value = DEFAULT_EMBEDDER)]
-    pub(crate) embed: String,
-    /// Stemming and stop words for BM25.
-    #[arg(long, value_parser = language, default_value = "english")]
-    pub(crate) language: topshelf::Language,
-    /// How vectors are stored.
-    #[arg(long, value_enum, default_value = "int8")]
-    pub(crate) vectors: VectorPrecision,
+    #[command(flatten)]
+    pub(crate) profile: ProfileOption,
     #[command(flatten)]
     pub(crate) first_stage: FirstStage,
     /// Measures; unless given nDCG@10, recall@5, 10, 20 and 100, success@1 and 3, MRR@10, MAP.
@@ -596,12 +608,113 @@ pub(crate) struct EvalArguments {
     /// Write each system's ranking as a TREC run into this folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) save_runs: Option<PathBuf>,
-    /// Where the index of the collection is kept for the next time (default: a folder of
-    /// Topshelf's cache named after the collection's content).
-    #[arg(long, value_name = "DIR", conflicts_with = "run")]
-    pub(crate) index: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: Format,
+}
+
+/// Judged queries and the index that they are asked of; shared by `eval` and `tune`.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct CollectionOptions {
+    /// The collection.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Your own judgments, as `judge` makes them, of the passages or documents of --index.
+    #[arg(long, value_name = "DIR", requires = "index", conflicts_with = "data")]
+    pub(crate) own: Option<PathBuf>,
+    /// Which judgments: qrels/SPLIT.tsv.
+    #[arg(long, default_value = "test")]
+    pub(crate) split: String,
+    /// The bi-encoder.
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_EMBEDDER)]
+    pub(crate) embed: String,
+    /// Stemming and stop words for BM25.
+    #[arg(long, value_parser = language, default_value = "english")]
+    pub(crate) language: topshelf::Language,
+    /// How vectors are stored.
+    #[arg(long, value_enum, default_value = "int8")]
+    pub(crate) vectors: VectorPrecision,
+    /// Where the index of the collection is kept for the next time (default: a folder of
+    /// Topshelf's cache named after the collection's content).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) index: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  topshelf tune --data my-collection/
+  topshelf tune --own judgments/ --index docs.index --budget 150ms
+  topshelf tune --data scifact/ --train train --split test --depth 50 --report tuned.html
+  topshelf tune --data my-collection/ --rerank small-model,large-model      and cascades of them
+
+Half of the judged queries choose depth, fusion, blend, gate and cascade, and the other half measures
+what was chosen: no figure comes from queries that it was fitted on. The profile that is written is
+what search, rerank and eval use in the folder where it lies.")]
+pub(crate) struct TuneArguments {
+    #[command(flatten)]
+    pub(crate) collection: CollectionOptions,
+    /// Choose by the judgments of this split, and measure with all of --split.
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) train: Option<String>,
+    /// Queries that are used at most, drawn evenly; time is spent on each.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) queries: Option<usize>,
+    /// What may be spent: a time within which 19 of 20 queries are answered, such as 150ms, for the
+    /// best there is within it; or a share of the best that may be lost, such as 1%, for the fastest.
+    #[arg(long, value_name = "BUDGET", default_value = "1%", value_parser = budget)]
+    pub(crate) budget: topshelf::tune::Budget,
+    /// Rerankers that may take part, cheapest first.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "MODELS",
+        default_value = DEFAULT_RERANKER
+    )]
+    pub(crate) rerank: Vec<String>,
+    /// Candidates at most; fewer are tried, too.
+    #[arg(long, default_value_t = 100, value_parser = positive)]
+    pub(crate) depth: usize,
+    /// The share of the measure that a gate may lose.
+    #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = percent)]
+    pub(crate) gate_loss: f64,
+    /// The share of queries that it has to save.
+    #[arg(long, value_name = "SHARE", default_value = "20%", value_parser = percent)]
+    pub(crate) gate_saves: f64,
+    /// The share of passages of which the early stop of a cascade may be wrong.
+    #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = percent)]
+    pub(crate) risk: f64,
+    /// What is tuned for.
+    #[arg(long, value_name = "NAME", default_value = "nDCG@10")]
+    pub(crate) measure: String,
+    /// Judgments from this grade on count as relevant where only that counts.
+    #[arg(long, value_name = "GRADE", default_value_t = 1)]
+    pub(crate) relevance_level: i32,
+    /// Where the profile is written.
+    #[arg(long, value_name = "FILE", default_value = "topshelf.toml")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) cache: CacheOption,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse().ok());
+    number
+        .filter(|number| (0.0..=100.0).contains(number))
+        .map(|number: f64| number / 100.0)
+        .ok_or_else(|| "give a share from 0% to 100%, such as 1%".to_owned())
+}
+
+fn budget(text: &str) -> Result<topshelf::tune::Budget, String> {
+    use topshelf::tune::Budget;
+    if text.ends_with('%') {
+        return Ok(Budget::Loss(percent(text)?));
+    }
+    match time(text) {
+        Ok(time) => Ok(Budget::Milliseconds(time.as_secs_f64() * 1e3)),
+        Err(_) => Err("give a time such as 150ms, or a share such as 1%".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use topshelf::eval::EvalError;
+use topshelf::tune::TuneError;
 use topshelf::{Blame, Error, IndexError, ModelError};
 
 /// An error of the caller's that no library has a variant for.
@@ -42,6 +43,8 @@ fn code(error: &anyhow::Error) -> u8 {
             }
             error.blame()
         } else if let Some(error) = cause.downcast_ref::<ModelError>() {
+            error.blame()
+        } else if let Some(error) = cause.downcast_ref::<TuneError>() {
             error.blame()
         } else if cause.is::<EvalError>() || cause.is::<Usage>() {
             Blame::Caller // what the evaluator refuses is in the files it was given

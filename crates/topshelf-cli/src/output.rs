@@ -3,6 +3,8 @@
 //! The schemas in docs/schema are generated from these types; a test (`schemas.rs`) holds the two
 //! together. Fields are only ever added.
 
+pub(crate) mod tuned;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -342,6 +344,8 @@ pub(crate) struct RunReport {
     pub(crate) second_stage: Option<SecondStageRan>,
     /// From query to answer.
     pub(crate) milliseconds: f64,
+    /// The profile that took part.
+    pub(crate) profile: Option<String>,
 }
 
 /// What a retriever did.
@@ -447,6 +451,8 @@ pub(crate) struct RerankAnswer {
     pub(crate) reranker: RerankerRan,
     /// What ran.
     pub(crate) second_stage: SecondStageRan,
+    /// The profile that took part.
+    pub(crate) profile: Option<String>,
 }
 
 /// One reranked document.
@@ -526,6 +532,8 @@ pub(crate) struct EvalAnswer {
     pub(crate) differences: Vec<SystemDifference>,
     /// What was odd in qrels and runs.
     pub(crate) warnings: Vec<String>,
+    /// The profile that took part.
+    pub(crate) profile: Option<String>,
 }
 
 /// One system's figures.
@@ -791,6 +799,7 @@ impl From<&Report> for RunReport {
                 .map(RerankerRan::from),
             second_stage: report.second_stage.as_ref().map(SecondStageRan::from),
             milliseconds: report.milliseconds,
+            profile: None,
         }
     }
 }

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema};
 use crate::output::{
     DemoAnswer, EvalAnswer, EvalCompared, IndexAdded, IndexRemoved, IndexStats, JudgeAnswer,
     ModelShown, ModelsDone, ModelsList, RerankAnswer, ScoreCacheCleared, ScoreCacheStats,
-    SearchAnswer,
+    SearchAnswer, tuned::TuneAnswer,
 };
 
 /// What the command writes, not what it would accept: a field that is always there is required.
@@ -38,6 +38,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("judge", schema::<JudgeAnswer>()),
         ("eval", schema::<EvalAnswer>()),
         ("eval-compare", schema::<EvalCompared>()),
+        ("tune", schema::<TuneAnswer>()),
         ("demo", schema::<DemoAnswer>()),
     ]
 }

@@ -5,10 +5,10 @@
 //! candidate without a judgment counts as not relevant, as the measures have it.
 
 use serde::Serialize;
+use topshelf_core::Scale;
 use topshelf_core::calibrate::{
     Calibration, JudgedScore, ReliabilityBin, expected_calibration_error, reliability,
 };
-use topshelf_core::Scale;
 
 use crate::error::Result;
 use crate::judged::{Judged, folds};

@@ -187,11 +187,8 @@ pub(crate) fn fit(
     };
     let (crossed_told, shown_told) =
         (told(&crossed, "left-out folds"), told(&shown, "held-out half"));
-    let wanted = format!(
-        "{} for at most {} is wanted",
-        percent(terms.min_saved),
-        percent(terms.max_loss)
-    );
+    let wanted =
+        format!("{} for at most {} is wanted", percent(terms.min_saved), percent(terms.max_loss));
     let keeps = |coverage: &Coverage| {
         coverage.skipped >= terms.min_saved && coverage.loss <= terms.max_loss
     };
@@ -259,8 +256,7 @@ impl Seen {
     fn curve(&self, values: &[Option<f32>]) -> Vec<CoveragePoint> {
         let mut sorted: Vec<f32> = values.iter().copied().flatten().collect();
         sorted.sort_by(|a, b| b.total_cmp(a));
-        let (with, without) =
-            (mean(self.with.iter().copied()), mean(self.without.iter().copied()));
+        let (with, without) = (mean(self.with.iter().copied()), mean(self.without.iter().copied()));
         let point = |threshold: f32| {
             let skips = |at: usize| values[at].is_some_and(|value| value >= threshold);
             let gated = (0..values.len())
@@ -284,8 +280,7 @@ impl Seen {
 fn wilson(share: f64, n: f64) -> (f64, f64) {
     const Z: f64 = 1.96;
     let middle = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half =
-        Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
     ((middle - half).max(0.0), (middle + half).min(1.0))
 }
 
@@ -308,7 +303,8 @@ mod tests {
     fn seen(n: usize, telling: bool) -> Seen {
         let margin = |at: usize| (at * 7 % 10) as f32;
         // Half of the queries gain either way; only one way has it to do with the margin.
-        let gains = |at: usize| if telling { margin(at) < 5.0 } else { (at / 10).is_multiple_of(2) };
+        let gains =
+            |at: usize| if telling { margin(at) < 5.0 } else { (at / 10).is_multiple_of(2) };
         Seen {
             candidates: (0..n).map(|at| candidates(margin(at))).collect(),
             with: vec![0.9; n],

@@ -189,7 +189,10 @@ mod tests {
             ("[first_stage]\nretriever = \"words\"\ndepth = 10\n", "line 2"),
             ("[first_stage]\nretriever = \"bm25\"\ndepth = 10\ndeph = 3\n", "deph"),
             ("[first_stage]\nretriever = \"bm25\"\ndepth = 0\n", "depth is 0"),
-            ("[first_stage]\nretriever = \"bm25\"\ndepth = 5\n[second_stage]\ncascade = []\n", "no reranker"),
+            (
+                "[first_stage]\nretriever = \"bm25\"\ndepth = 5\n[second_stage]\ncascade = []\n",
+                "no reranker",
+            ),
             ("depth = ", "line 1"),
         ];
         for (text, expected) in cases {

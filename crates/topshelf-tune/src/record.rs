@@ -12,8 +12,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Error, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker, Retriever,
-    Scale,
+    Error, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker, Retriever, Scale,
 };
 
 use crate::error::{Result, TuneError};

@@ -9,7 +9,9 @@
 //!
 //! Then the held-out half is measured, and nothing is chosen any more.
 
-use topshelf_core::{Blend, BlendScore, Calibration, EarlyStop, Fusion, Normalisation, WindowOptions};
+use topshelf_core::{
+    Blend, BlendScore, Calibration, EarlyStop, Fusion, Normalisation, WindowOptions,
+};
 use topshelf_eval::compare_paired;
 
 use crate::blend::{self, BlendFit, Weight};
@@ -267,8 +269,7 @@ fn cascades(
     for model in &recording.models {
         let mut reranking = Reranking { windows: options.windows, ..Reranking::by(&model.name) };
         reranking.cascade[0].fingerprint = Some(model.identity.fingerprint.clone());
-        let setup =
-            Setup { first_stage: first.clone(), second_stage: Some(reranking.clone()) };
+        let setup = Setup { first_stage: first.clone(), second_stage: Some(reranking.clone()) };
         reranking.calibration = Scored::of(recording, judged, &setup, training)?
             .map_or_else(Calibration::default, |scored| scored.fit());
         alone.push(reranking);
@@ -340,9 +341,8 @@ fn fit_gate(
 ) -> Result<GateFit> {
     let seen = |queries: &[usize]| -> Result<Seen> {
         let without = chosen.clone().without_reranking();
-        let candidates = queries.iter().map(|at| {
-            Ok(recording.replay(&without, *at, usize::MAX)?.candidates)
-        });
+        let candidates =
+            queries.iter().map(|at| Ok(recording.replay(&without, *at, usize::MAX)?.candidates));
         Ok(Seen {
             candidates: candidates.collect::<Result<_>>()?,
             with: Trial::of(recording, judged, chosen, queries)?.figures,
@@ -475,11 +475,8 @@ pub fn check(
         });
         progress(done + 1);
     }
-    let summary = |milliseconds: Vec<f64>| Trial {
-        figures: Vec::new(),
-        pairs: Vec::new(),
-        milliseconds,
-    };
+    let summary =
+        |milliseconds: Vec<f64>| Trial { figures: Vec::new(), pairs: Vec::new(), milliseconds };
     let (took, foretold) = (summary(took), summary(foretold));
     Ok(Check {
         queries: queries.len(),

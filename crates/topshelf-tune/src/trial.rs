@@ -56,7 +56,9 @@ impl Trial {
                     .map(|setup| scope.spawn(move || Self::of(recording, judged, setup, queries)))
                     .collect();
                 let joined = running.into_iter().map(std::thread::ScopedJoinHandle::join);
-                joined.map(|tried| tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+                joined
+                    .map(|tried| tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                    .collect()
             });
             for trial in tried {
                 trials.push(trial?);

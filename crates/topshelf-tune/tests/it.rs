@@ -177,10 +177,7 @@ fn a_good_reranker_is_used_and_beats_what_is_untuned() {
     let (tuned, ..) = tuned(vec![good], Budget::Loss(0.0));
     assert!(tuned.setup.second_stage.is_some(), "{}", tuned.described);
     let names: Vec<&str> = tuned.baselines.iter().map(|other| other.name.as_str()).collect();
-    assert_eq!(
-        names,
-        ["bm25", "dense", "hybrid", "bm25+rerank", "dense+rerank", "hybrid+rerank"]
-    );
+    assert_eq!(names, ["bm25", "dense", "hybrid", "bm25+rerank", "dense+rerank", "hybrid+rerank"]);
     for other in &tuned.baselines {
         let compared = &other.difference;
         // Better, or not to be told apart.

@@ -77,3 +77,5 @@ pub use topshelf_models::{
     BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, ModelError, ModelFolder, ModelSpec,
     Ranked, Scored, Store, pull, store::ModelState,
 };
+pub use topshelf_tune as tune;
+pub use topshelf_tune::Profile;

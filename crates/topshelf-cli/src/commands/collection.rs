@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use topshelf::eval::{LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
+use topshelf::tune::Unit;
+use topshelf::tune::setup::FirstStage;
 use topshelf::{
-    Answer, BiEncoder, Bm25Options, Fusion, Index, Pipeline, Query, Ranking, Report,
-    RetrieverReport, SecondStage, SecondStageReport,
+    Answer, BiEncoder, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
+    SecondStageReport,
 };
 
 use super::reordering;
-use crate::args::{FirstStage, RetrieverName};
+use crate::args::RetrieverName;
 use crate::exit::usage;
 use crate::output::{LatencyMs, SystemDifference, SystemMeasured};
 use crate::progress::Progress;
@@ -123,13 +125,6 @@ pub(super) struct Judged {
     pub(super) text: String,
 }
 
-/// What judgments name: whole documents or single passages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
-    Document,
-    Passage,
-}
-
 /// Candidates of a run file, ready to be reranked.
 pub(super) type Candidates = BTreeMap<String, Ranking>;
 
@@ -139,8 +134,8 @@ pub(super) struct Parts<'a> {
     pub(super) embedder: Option<Arc<BiEncoder>>,
     pub(super) second_stage: Option<SecondStage>,
     pub(super) candidates: Candidates,
-    pub(super) first_stage: &'a FirstStage,
-    pub(super) depth: usize,
+    /// Depth, fusion and numbers, whichever retrievers a system has.
+    pub(super) first_stage: FirstStage,
 }
 
 /// What one system answered.
@@ -194,7 +189,7 @@ impl Parts<'_> {
                 };
                 durations.push(start.elapsed());
                 if let Some(answer) = answer {
-                    run.insert(&query.id, scores(&answer.ranking, unit))?;
+                    run.insert(&query.id, unit.lines(&answer.ranking))?;
                     if let Some(report) = answer.report.second_stage {
                         traces.push(Trace {
                             id: query.id.clone(),
@@ -240,11 +235,12 @@ impl Parts<'_> {
         query: &Judged,
     ) -> Result<Option<Answer>> {
         let Some(candidates) = self.candidates.get(&query.id).cloned() else { return Ok(None) };
-        let candidates = candidates.top(self.depth);
+        let depth = self.first_stage.depth;
+        let candidates = candidates.top(depth);
         let (question, start) = (Query::new(&query.text)?, Instant::now());
         let (ranking, second_stage) = match second_stage {
             Some(stage) => {
-                let reranked = stage.run(&question, &candidates, self.depth, start);
+                let reranked = stage.run(&question, &candidates, depth, start);
                 let (ranking, report) = pollster::block_on(reranked)?;
                 (ranking, Some(report))
             }
@@ -264,17 +260,9 @@ impl Parts<'_> {
         let (Stage::Retriever(name), Some(index)) = (system.stage, self.index) else {
             return Ok(None);
         };
-        let options = self.first_stage;
-        let bm25 = Bm25Options { k1: options.k1, b: options.b, title_weight: options.title_weight };
-        let fusion: Fusion = super::fusion(options);
-        let mut builder = Pipeline::builder().depth(self.depth).top(self.depth).fusion(fusion);
-        if name != RetrieverName::Dense {
-            builder = builder.retriever(index.bm25(bm25));
-        }
-        if name != RetrieverName::Bm25 {
-            let embedder = self.embedder.clone().ok_or(topshelf::IndexError::NoVectors)?;
-            builder = builder.retriever(index.dense(embedder)?);
-        }
+        let first = FirstStage { retriever: name.into(), ..self.first_stage.clone() };
+        let builder = Pipeline::builder().top(first.depth);
+        let mut builder = super::with_first_stage(builder, index, &first, self.embedder.as_ref())?;
         if let Some(stage) = second_stage {
             builder = builder.second_stage(stage.clone());
         }
@@ -289,24 +277,6 @@ fn search(pipeline: &Pipeline, query: &Judged) -> Result<Option<Answer>> {
         Err(topshelf::Error::NothingToLookUp { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// A ranking as the lines of a run. Candidates that a reranker could not score stand behind the
-/// others, so they get scores below them.
-pub(super) fn scores(ranking: &Ranking, unit: Unit) -> Vec<(String, f64)> {
-    let listed: Vec<(&str, f32)> = match unit {
-        Unit::Document => ranking.documents(),
-        Unit::Passage => {
-            ranking.hits().iter().map(|hit| (hit.passage.id.as_str(), hit.score)).collect()
-        }
-    };
-    let mut lowest = f64::INFINITY;
-    let scored = |(id, score): (&str, f32)| {
-        let score = f64::from(score);
-        lowest = if score <= lowest { score } else { lowest - 1.0 };
-        (id.to_owned(), lowest)
-    };
-    listed.into_iter().map(scored).collect()
 }
 
 /// The figures of each system, and the differences that reranking made.
@@ -380,7 +350,8 @@ fn pairs(answered: &[Answered]) -> Vec<(usize, usize)> {
     pairs
 }
 
-pub(super) fn verdict(mean: f64, p: f64) -> &'static str {
+/// What is said of a difference with this mean and p-value.
+pub(crate) fn verdict(mean: f64, p: f64) -> &'static str {
     match (p < SIGNIFICANT, mean > 0.0) {
         (true, true) => "helps",
         (true, false) => "hurts",

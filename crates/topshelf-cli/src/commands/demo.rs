@@ -15,15 +15,16 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use topshelf::chunk::ChunkOptions;
 use topshelf::eval::{Measure, Qrels};
+use topshelf::tune::Unit;
 use topshelf::{
-    AddOptions, Answer, BiEncoder, CrossEncoder, Embedder, Index, Query, Reranker, SecondStage,
-    Settings, Store, Writer,
+    AddOptions, Answer, BiEncoder, CrossEncoder, Embedder, Index, Pipeline, Query, Reranker,
+    SecondStage, Settings, Store, Writer,
 };
 
-use super::collection::{Judged, Parts, System, Unit};
+use super::collection::{Judged, Parts, System};
 use super::index::add_with_progress;
 use super::models::PullBars;
-use super::{cache_dir, collection, display, interrupt_flag, pipeline, print, print_json};
+use super::{cache_dir, chosen, collection, display, interrupt_flag, print, print_json};
 use crate::args::{DEFAULT_EMBEDDER, DEFAULT_RERANKER, DemoArguments, RetrieverName};
 use crate::exit::usage;
 use crate::output::{DemoAnswer, DemoExample, DemoMove, EvalAnswer, IndexTotals};
@@ -85,14 +86,12 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
     let (qrels, judged) = judgments(&index, &sources, &questions)?;
     let measures = Measure::parse_list(MEASURES)?;
     let systems = SYSTEMS.map(System::parse).into_iter().collect::<Result<Vec<_>>>()?;
-    let first_stage = crate::args::FirstStage::default();
     let parts = Parts {
         index: Some(&index),
         embedder: Some(Arc::new(embedder)),
         second_stage: Some(SecondStage::new(reranker.clone())),
         candidates: collection::Candidates::new(),
-        first_stage: &first_stage,
-        depth: DEPTH,
+        first_stage: chosen::plain(RetrieverName::Hybrid, DEPTH),
     };
     let answered = parts.answer(&systems, &judged, Unit::Passage)?;
     let (figures, differences) =
@@ -113,6 +112,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
             systems: figures,
             differences,
             warnings: left_out(&questions, &judged),
+            profile: None,
         },
         example,
     };
@@ -346,9 +346,9 @@ fn example(
         Some(query) => (query.as_str(), None),
         None => (known.map_or("", |question| question.text.as_str()), known),
     };
-    let builder = pipeline(DEPTH, DEPTH);
+    let builder = Pipeline::builder().top(DEPTH);
     let builder =
-        super::with_first_stage(builder, index, RetrieverName::Hybrid, parts.first_stage)?;
+        super::with_first_stage(builder, index, &parts.first_stage, parts.embedder.as_ref())?;
     let builder = match &parts.second_stage {
         Some(stage) => builder.second_stage(stage.clone()),
         None => builder,

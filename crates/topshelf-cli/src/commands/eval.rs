@@ -1,22 +1,18 @@
 //! `topshelf eval`: every stage on judged queries, or a run file against judgments.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
-use topshelf::eval::{BeirFolder, Measure, MeasureKind, Qrels, Run, Topics};
-use topshelf::{
-    AddOptions, BiEncoder, Embedder, Index, Passage, Precision, Ranking, Scale, SecondStage,
-    Settings, Writer,
-};
+use anyhow::Result;
+use topshelf::eval::{BeirFolder, Measure, MeasureKind, Qrels, Run};
+use topshelf::tune::Unit;
+use topshelf::{Embedder, Passage, Ranking, Scale, SecondStage};
 
-use super::collection::{Answered, Candidates, Judged, Parts, Stage, System, Unit};
-use super::{
-    cache_dir, collection, compare, display, index::add_with_progress, interrupt_flag, print,
-    print_json, reordering,
-};
+use super::chosen::Chosen;
+use super::collection::{Answered, Candidates, Parts, Stage, System};
+use super::judged::{Folder, JudgedQueries};
+use super::{collection, compare, display, print, print_json, reordering};
 use crate::args::EvalArguments;
 use crate::exit::usage;
 use crate::output::EvalAnswer;
@@ -30,11 +26,9 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<()> {
         return compare::run(arguments, before, after);
     }
     let measures = measures(arguments)?;
-    let answer = match (&arguments.data, &arguments.run, &arguments.qrels) {
-        _ if let Some(own) = &arguments.own => collection(arguments, own, &measures)?,
-        (Some(data), ..) => collection(arguments, data, &measures)?,
-        (None, Some(run), Some(qrels)) => run_file(run, qrels, &measures)?,
-        _ => return Err(usage("give --data DIR, or --run FILE with --qrels FILE")),
+    let answer = match (&arguments.run, &arguments.qrels) {
+        (Some(run), Some(qrels)) => run_file(run, qrels, &measures)?,
+        _ => collection(arguments, &measures)?,
     };
     if arguments.format.json {
         return print_json(&answer);
@@ -87,67 +81,42 @@ fn run_file(run: &Path, qrels: &Path, measures: &[Measure]) -> Result<EvalAnswer
         systems,
         differences,
         warnings,
+        profile: None,
     })
 }
 
-fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> Result<EvalAnswer> {
-    if arguments.depth == 0 {
-        return Err(topshelf::Error::DepthZero.into());
-    }
-    let own = arguments.own.is_some();
-    let folder = if own { BeirFolder::open_judgments(data)? } else { BeirFolder::open(data)? };
-    let topics = folder.topics(&arguments.split)?;
-    let own = match &arguments.index {
-        Some(index) if own => Some(Index::open(index)?),
-        _ => None,
-    };
-    let systems = systems(arguments, own.as_ref())?;
+fn collection(arguments: &EvalArguments, measures: &[Measure]) -> Result<EvalAnswer> {
+    let folder = Folder::open(&arguments.collection)?;
+    let mut topics = folder.topics(&arguments.collection.split)?;
+    let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
+    let systems = systems(arguments, &chosen, &folder)?;
     let embeds = systems.iter().any(System::embeds);
     let reranks = systems.iter().any(|system| system.reranked);
     let second_stage =
         // Without the cache: a score that is looked up says nothing of what reranking takes.
-        if reranks { super::second_stage::load(&arguments.second_stage, None)? } else { None };
+        if reranks { super::second_stage::load(&chosen, None)? } else { None };
     if reranks && second_stage.is_none() {
         return Err(usage("`--rerank none` does not go with a system that ends in +rerank"));
     }
-    let embedder = match &own {
-        Some(index) if embeds => Some(super::embedder_of(index)?),
-        None if embeds => Some(Arc::new(BiEncoder::load(&arguments.embed)?)),
-        _ => None,
-    };
-    let retrieves = systems.iter().any(|system| system.stage != Stage::Candidates);
-    let unit = if own.is_some() { unit_of(&topics.qrels)? } else { Unit::Document };
-    let index = match own {
-        Some(index) => Some(index),
-        None if retrieves => Some(index(arguments, &folder, embedder.as_deref())?),
-        None => None,
-    };
-    let mut warnings: Vec<String> = topics.warnings.iter().map(ToString::to_string).collect();
-    for query in &topics.without_text {
-        warnings.push(format!("query {query} has judgments but no text; it counts as unanswered"));
+    let first_stage = chosen.first_stage(&arguments.first_stage, None, arguments.depth, embeds);
+    if first_stage.depth == 0 {
+        return Err(topshelf::Error::DepthZero.into());
     }
+    let retrieves = systems.iter().any(|system| system.stage != Stage::Candidates);
+    let unit = folder.unit(&topics.qrels)?;
+    let (index, embedder) = if retrieves { folder.index(embeds)? } else { (None, None) };
+    let mut warnings = std::mem::take(&mut topics.warnings);
     let candidates = match &arguments.candidates {
-        Some(path) => candidates(&folder, path, &topics, &mut warnings)?,
+        Some(path) => candidates(&folder.beir, path, &topics, &mut warnings)?,
         None => Candidates::new(),
     };
     let names = (
         embedder.as_ref().map(|model| model.identity().name.clone()),
         second_stage.as_ref().map(names_of),
     );
-    let parts = Parts {
-        index: index.as_ref(),
-        embedder,
-        second_stage,
-        candidates,
-        first_stage: &arguments.first_stage,
-        depth: arguments.depth,
-    };
-    let judged: Vec<Judged> = topics
-        .topics
-        .iter()
-        .map(|topic| Judged { id: topic.id.clone(), text: topic.text.clone() })
-        .collect();
-    let answered = parts.answer(&systems, &judged, unit)?;
+    let depth = first_stage.depth;
+    let parts = Parts { index: index.as_ref(), embedder, second_stage, candidates, first_stage };
+    let answered = parts.answer(&systems, &topics.queries, unit)?;
     if let Some(dir) = &arguments.save_runs {
         collection::save_runs(&answered, dir)?;
     }
@@ -156,15 +125,16 @@ fn collection(arguments: &EvalArguments, data: &Path, measures: &[Measure]) -> R
     let (systems, differences) =
         collection::measure(&answered, &topics.qrels, measures, level, unit)?;
     Ok(EvalAnswer {
-        data: display(data),
+        data: folder.name,
         queries: topics.qrels.query_count(),
-        depth: Some(arguments.depth),
+        depth: Some(depth),
         embedder: names.0,
         reranker: names.1,
         measure: first(measures),
         systems,
         differences,
         warnings,
+        profile: chosen.profile_name(),
     })
 }
 
@@ -179,49 +149,36 @@ fn names_of(stage: &SecondStage) -> String {
     names.join(", ")
 }
 
-/// Whether judgments of an index are of its passages, whose ids end in `#` and a number, or of its
-/// documents.
-fn unit_of(qrels: &Qrels) -> Result<Unit> {
-    let is_passage = |id: &str| {
-        let place = id.rsplit_once('#').map(|(_, place)| place);
-        place.is_some_and(|place| !place.is_empty() && place.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let mut ids = qrels.iter().flat_map(|(_, documents)| documents.keys());
-    let passages = ids.next().is_some_and(|id| is_passage(id));
-    if let Some(other) = ids.find(|id| is_passage(id) != passages) {
-        return Err(usage(format!(
-            "some judgments are of passages and some of whole documents, {other} among the second \
-             kind met; keep them in folders of their own"
-        )));
-    }
-    Ok(if passages { Unit::Passage } else { Unit::Document })
-}
-
-fn systems(arguments: &EvalArguments, own: Option<&Index>) -> Result<Vec<System>> {
-    let rerank = arguments.second_stage.rerank != "none";
+fn systems(arguments: &EvalArguments, chosen: &Chosen, folder: &Folder) -> Result<Vec<System>> {
     let given = arguments.candidates.is_some();
     let names: Vec<String> = if arguments.systems.is_empty() {
-        let words_only = own.is_some_and(|index| index.settings().embedder.is_none());
-        let (first, last) = match (given, words_only) {
+        let (first, last) = match (given, folder.words_only()) {
             (true, _) => (vec!["candidates"], "candidates+rerank"),
             (false, true) => (vec!["bm25"], "bm25+rerank"),
             (false, false) => (vec!["bm25", "dense", "hybrid"], "hybrid+rerank"),
         };
-        let second = &arguments.second_stage;
-        let policies = [(second.blend.is_some(), "+blend"), (second.gate.is_some(), "+gate")];
-        let with = policies.iter().filter(|(set, _)| *set).map(|(_, name)| format!("{last}{name}"));
-        let reranked = std::iter::once(last.to_owned()).chain(with);
-        let first = first.into_iter().map(str::to_owned);
-        first.chain(reranked.filter(|_| rerank)).collect()
+        let mut names: Vec<String> = first.into_iter().map(str::to_owned).collect();
+        if let Some(second) = &chosen.second_stage {
+            names.push(last.to_owned());
+            // Each policy alone, and all of them.
+            let policies = [(second.blend.is_some(), "+blend"), (second.gate.is_some(), "+gate")];
+            let set: Vec<&str> =
+                policies.into_iter().filter(|(set, _)| *set).map(|(_, name)| name).collect();
+            names.extend(set.iter().map(|policy| format!("{last}{policy}")));
+            if set.len() > 1 {
+                names.push(format!("{last}{}", set.concat()));
+            }
+        }
+        names
     } else {
         arguments.systems.clone()
     };
     let systems = names.iter().map(|name| System::parse(name)).collect::<Result<Vec<_>>>()?;
-    let second = &arguments.second_stage;
-    if second.gate.is_none() && systems.iter().any(|system| system.gated) {
+    let second = chosen.second_stage.as_ref();
+    if second.is_none_or(|own| own.gate.is_none()) && systems.iter().any(|system| system.gated) {
         return Err(usage("a system that ends in +gate needs --gate"));
     }
-    if second.blend.is_none() && systems.iter().any(|system| system.blended) {
+    if second.is_none_or(|own| own.blend.is_none()) && systems.iter().any(|system| system.blended) {
         return Err(usage("a system that ends in +blend needs --blend"));
     }
     let from_run = systems.iter().any(|system| system.stage == Stage::Candidates);
@@ -237,54 +194,16 @@ fn systems(arguments: &EvalArguments, own: Option<&Index>) -> Result<Vec<System>
     Ok(systems)
 }
 
-/// The index of the collection, one passage a document: made the first time, kept for the next.
-fn index(
-    arguments: &EvalArguments,
-    folder: &BeirFolder,
-    embedder: Option<&BiEncoder>,
-) -> Result<Index> {
-    let embedder = embedder.map(|embedder| embedder as &dyn Embedder);
-    let settings = Settings {
-        language: arguments.language,
-        precision: Precision::from(arguments.vectors),
-        embedder: embedder.and_then(|e| Settings::with_embedder(e).embedder),
-        ..Settings::default()
-    };
-    let corpus = folder.root().join("corpus.jsonl");
-    let dir = match &arguments.index {
-        Some(dir) => dir.clone(),
-        None => kept_index(&corpus, &settings)?,
-    };
-    let writer = Writer::create_or_open(&dir, &settings)?;
-    let options = AddOptions { interrupt: Some(interrupt_flag()?), ..AddOptions::default() };
-    let report = add_with_progress(writer, &[corpus], embedder, &options)?;
-    if report.totals.documents == 0 {
-        return Err(usage(format!("{} holds no document", display(folder.root()))));
-    }
-    Ok(Index::open(&dir)?)
-}
-
-/// A folder of the cache for this corpus under these settings.
-fn kept_index(corpus: &Path, settings: &Settings) -> Result<PathBuf> {
-    let corpus = std::fs::canonicalize(corpus)
-        .with_context(|| format!("cannot find {}", corpus.display()))?;
-    let mut hasher = DefaultHasher::new();
-    corpus.hash(&mut hasher);
-    format!("{settings:?}").hash(&mut hasher);
-    let name = corpus.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-    Ok(cache_dir()?.join("eval").join(format!("{name}-{:016x}", hasher.finish())))
-}
-
 /// The candidates of the judged queries, with the texts of the collection.
 fn candidates(
     folder: &BeirFolder,
     path: &Path,
-    topics: &Topics,
+    topics: &JudgedQueries,
     warnings: &mut Vec<String>,
 ) -> Result<Candidates> {
     let run = Run::open(path)?;
     let wanted: HashSet<&str> = topics
-        .topics
+        .queries
         .iter()
         .flat_map(|topic| run.documents(&topic.id))
         .map(|document| document.id.as_str())
@@ -305,7 +224,7 @@ fn candidates(
         ));
     }
     let mut candidates = Candidates::new();
-    for topic in &topics.topics {
+    for topic in &topics.queries {
         let documents = run.documents(&topic.id);
         // A run's scores may be on any scale; what it says is the order.
         let found = documents.iter().enumerate().filter_map(|(place, document)| {

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use topshelf::eval::Qrels;
 use topshelf::{CrossEncoder, Index, Passage, Pipeline, Query};
 
-use super::{display, print, print_json, with_first_stage};
-use crate::args::{FirstStage, JudgeArguments, RetrieverName};
+use super::{chosen, display, print, print_json, with_first_stage};
+use crate::args::{JudgeArguments, RetrieverName};
 use crate::exit::usage;
 use crate::output::JudgeAnswer;
 use crate::table;
@@ -117,7 +117,6 @@ struct Pools {
 
 impl Pools {
     fn new(arguments: &JudgeArguments, index: &Index) -> Result<Self> {
-        let first_stage = FirstStage::default();
         let each = arguments.pool;
         let stages: &[RetrieverName] = if index.settings().embedder.is_some() {
             &[RetrieverName::Bm25, RetrieverName::Dense, RetrieverName::Hybrid]
@@ -126,15 +125,17 @@ impl Pools {
         };
         let mut pipelines = Vec::new();
         for stage in stages {
-            let builder = Pipeline::builder().depth(each).top(each);
-            pipelines.push(with_first_stage(builder, index, *stage, &first_stage)?.build()?);
+            let first = chosen::plain(*stage, each);
+            let builder = Pipeline::builder().top(each);
+            pipelines.push(with_first_stage(builder, index, &first, None)?.build()?);
         }
         if arguments.rerank != "none"
             && let Some(last) = stages.last()
         {
             let depth = arguments.depth.max(each);
-            let builder = Pipeline::builder().depth(depth).top(each);
-            let builder = with_first_stage(builder, index, *last, &first_stage)?;
+            let first = chosen::plain(*last, depth);
+            let builder = Pipeline::builder().top(each);
+            let builder = with_first_stage(builder, index, &first, None)?;
             let reranker = CrossEncoder::load(&arguments.rerank)?;
             pipelines.push(builder.reranker(reranker).build()?);
         }

@@ -1,17 +1,23 @@
 //! What each command does, and the few things that several of them do.
 
 mod cache;
+mod chosen;
 mod collection;
 mod compare;
 mod demo;
 mod eval;
 mod index;
 mod judge;
+mod judged;
 mod models;
 mod reordering;
 mod rerank;
 mod search;
 mod second_stage;
+mod tune;
+mod tuned;
+
+pub(crate) use collection::verdict;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,9 +26,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use topshelf::{BiEncoder, Bm25Options, Fusion, Index, Normalisation, Pipeline, PipelineBuilder};
+use topshelf::tune::setup::FirstStage;
+use topshelf::{BiEncoder, Bm25Options, Index, PipelineBuilder};
 
-use crate::args::{Arguments, Command, FirstStage, FusionName, RetrieverName};
+use crate::args::{Arguments, Command};
 
 /// Runs the command.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
@@ -35,6 +42,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Cache(command) => cache::run(command),
         Command::Judge(arguments) => judge::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
 }
@@ -51,22 +59,32 @@ fn print(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Adds the named first stage over an index to a pipeline. The bi-encoder is loaded by the name
-/// that the index was made with.
+/// Sets depth and retrievers of a first stage over an index. The bi-encoder is loaded by the name
+/// that the index was made with, unless it is here.
 fn with_first_stage(
     builder: PipelineBuilder,
     index: &Index,
-    name: RetrieverName,
-    options: &FirstStage,
+    first: &FirstStage,
+    embedder: Option<&Arc<BiEncoder>>,
 ) -> Result<PipelineBuilder> {
-    let bm25 = Bm25Options { k1: options.k1, b: options.b, title_weight: options.title_weight };
-    let builder = builder.fusion(fusion(options));
-    Ok(match name {
-        RetrieverName::Bm25 => builder.retriever(index.bm25(bm25)),
-        RetrieverName::Dense => builder.retriever(index.dense(embedder_of(index)?)?),
-        RetrieverName::Hybrid => {
-            builder.retriever(index.bm25(bm25)).retriever(index.dense(embedder_of(index)?)?)
-        }
+    let mut builder = builder.depth(first.depth).fusion(first.fusion.clone().unwrap_or_default());
+    if first.retriever.by_words() {
+        builder = builder.retriever(index.bm25(bm25(first)));
+    }
+    if first.retriever.by_meaning() {
+        let embedder =
+            embedder.map_or_else(|| embedder_of(index), |known| Ok(Arc::clone(known)))?;
+        builder = builder.retriever(index.dense(embedder)?);
+    }
+    Ok(builder)
+}
+
+/// The numbers of BM25 that a first stage asks for.
+fn bm25(first: &FirstStage) -> Bm25Options {
+    first.bm25.map_or_else(Bm25Options::default, |own| Bm25Options {
+        k1: own.k1,
+        b: own.b,
+        title_weight: own.title_weight,
     })
 }
 
@@ -75,21 +93,6 @@ fn embedder_of(index: &Index) -> Result<Arc<BiEncoder>> {
     let settings = index.settings();
     let name = settings.embedder.as_ref().map(|embedder| embedder.identity.name.as_str());
     Ok(Arc::new(BiEncoder::load(name.ok_or(topshelf::IndexError::NoVectors)?)?))
-}
-
-fn fusion(options: &FirstStage) -> Fusion {
-    let weighted =
-        |normalisation| Fusion::Weighted { normalisation, weights: options.weights.clone() };
-    match options.fusion {
-        FusionName::Rrf => Fusion::Rrf { k: options.rrf_k },
-        FusionName::MinMax => weighted(Normalisation::MinMax),
-        FusionName::ZScore => weighted(Normalisation::ZScore),
-    }
-}
-
-/// A pipeline with nothing but depth and top.
-fn pipeline(depth: usize, top: usize) -> PipelineBuilder {
-    Pipeline::builder().depth(depth).top(top)
 }
 
 /// The folder for what can be made again: `$TOPSHELF_HOME/cache`, or the platform's.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Result;
 use topshelf::Ranking;
 use topshelf::eval::{LatencySummary, Measure, Qrels, Run, evaluate, reorder};
+use topshelf::tune::Unit;
 
-use super::collection::{Answered, Trace, Unit, scores};
+use super::collection::{Answered, Trace};
 use crate::output::{
     Loser, LoserDocument, Moves, QueriesChanged, SecondStageMeasured, StageLatency,
 };
@@ -39,7 +40,7 @@ pub(super) fn measure(
     };
     let mut before = Run::new("before");
     for trace in &answered.traces {
-        before.insert(&trace.id, scores(&trace.candidates, unit))?;
+        before.insert(&trace.id, unit.lines(&trace.candidates))?;
     }
     let ceiling = reorder::ideal(qrels, &before)?;
     let k = first.cutoff().unwrap_or(CUT);

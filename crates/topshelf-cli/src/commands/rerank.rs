@@ -11,6 +11,7 @@ use topshelf::ingest::TEXT_FIELDS;
 use topshelf::second_stage::RERANK_STAGE;
 use topshelf::{Passage, Query, Ranking, Scale};
 
+use super::chosen::Chosen;
 use super::{cache, print, print_json, second_stage};
 use crate::args::RerankArguments;
 use crate::exit::usage;
@@ -33,8 +34,17 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
         return Err(topshelf::Error::TopZero.into());
     }
     let cache = if arguments.cache.no_cache { None } else { cache::open()? };
-    let Some(stage) = second_stage::load(&arguments.second_stage, cache.as_ref())? else {
-        return Err(usage("`--rerank none` leaves nothing to do; name a cross-encoder"));
+    let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
+    let Some(stage) = second_stage::load(&chosen, cache.as_ref())? else {
+        return Err(
+            match chosen.profile_name().filter(|_| arguments.second_stage.rerank.is_none()) {
+                Some(profile) => usage(format!(
+                    "{profile} says that reranking does not pay here; name a cross-encoder with \
+                 --rerank, or use --no-profile"
+                )),
+                None => usage("`--rerank none` leaves nothing to do; name a cross-encoder"),
+            },
+        );
     };
     let documents = read(&arguments.docs)?;
     if documents.is_empty() {
@@ -80,6 +90,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
         results,
         reranker,
         second_stage: SecondStageRan::from(&report),
+        profile: chosen.profile_name(),
     };
     if arguments.format.json {
         return print_json(&answer);
@@ -99,6 +110,9 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     });
     for line in lines {
         print(&line)?;
+    }
+    if let Some(profile) = &answer.profile {
+        eprintln!("note: as {profile} has it");
     }
     for note in second_stage::notes(&report) {
         eprintln!("note: {note}");

@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use topshelf::context::{LeftOutReason, estimate_tokens};
-use topshelf::{Answer, Context, ContextOptions, Filter, Index, Query};
+use topshelf::{Answer, Context, ContextOptions, Filter, Index, Pipeline, Query};
 
-use super::{cache, display, pipeline, print, print_json, second_stage, with_first_stage};
-use crate::args::{RetrieverName, SearchArguments};
+use super::chosen::Chosen;
+use super::{cache, display, print, print_json, second_stage, with_first_stage};
+use crate::args::SearchArguments;
 use crate::exit::usage;
 use crate::output::{
     ChatMessage, Notice, PromptAnswer, PromptSource, RunReport, SearchAnswer, SearchHit,
@@ -36,16 +37,18 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
             "note: the index {dir} is empty; `topshelf index add PATH --index {dir}` fills it"
         );
     }
+    let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
     let has_vectors = index.settings().embedder.is_some();
-    let retriever = arguments.retriever.unwrap_or(if has_vectors {
-        RetrieverName::Hybrid
-    } else {
-        RetrieverName::Bm25
-    });
-    let mut builder = pipeline(arguments.depth, arguments.top);
-    builder = with_first_stage(builder, &index, retriever, &arguments.first_stage)?;
+    let first_stage = chosen.first_stage(
+        &arguments.first_stage,
+        arguments.retriever,
+        arguments.depth,
+        has_vectors,
+    );
+    let mut builder = Pipeline::builder().top(arguments.top);
+    builder = with_first_stage(builder, &index, &first_stage, None)?;
     let cache = if arguments.cache.no_cache { None } else { cache::open()? };
-    if let Some(stage) = second_stage::load(&arguments.second_stage, cache.as_ref())? {
+    if let Some(stage) = second_stage::load(&chosen, cache.as_ref())? {
         builder = builder.second_stage(stage);
     }
     let answer = builder.build()?.run_blocking(&query)?;
@@ -61,16 +64,21 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
         None
     };
     if arguments.format.json {
-        return print_json(&as_json(&query, &answer, context.as_ref()));
+        return print_json(&as_json(&query, &answer, context.as_ref(), chosen.profile_name()));
     }
     match context {
         Some(context) => print(&context.prompt()),
-        None => print(&as_text(&answer, arguments.explain)),
+        None => print(&as_text(&answer, arguments.explain, chosen.profile_name())),
     }
     .context("cannot print the answer")
 }
 
-fn as_json(query: &Query, answer: &Answer, context: Option<&Context>) -> SearchAnswer {
+fn as_json(
+    query: &Query,
+    answer: &Answer,
+    context: Option<&Context>,
+    profile: Option<String>,
+) -> SearchAnswer {
     let scale = answer.ranking.scale();
     let hits = answer.ranking.hits().iter().enumerate();
     SearchAnswer {
@@ -80,7 +88,7 @@ fn as_json(query: &Query, answer: &Answer, context: Option<&Context>) -> SearchA
             None => hits.map(|(place, hit)| SearchHit::new(place + 1, hit, scale)).collect(),
         },
         prompt: context.map(prompt),
-        report: RunReport::from(&answer.report),
+        report: RunReport { profile, ..RunReport::from(&answer.report) },
     }
 }
 
@@ -119,7 +127,7 @@ fn prompt(context: &Context) -> PromptAnswer {
     }
 }
 
-fn as_text(answer: &Answer, explain: bool) -> String {
+fn as_text(answer: &Answer, explain: bool, profile: Option<String>) -> String {
     let mut lines = Vec::new();
     if answer.ranking.is_empty() {
         let withheld = !answer.candidates.is_empty();
@@ -143,6 +151,7 @@ fn as_text(answer: &Answer, explain: bool) -> String {
         lines.push(String::new());
         lines.push(report(answer));
     }
+    lines.extend(profile.map(|profile| format!("note: as {profile} has it")));
     // What was skipped, cut, left unread or withheld is said without being asked.
     if let Some(report) = &answer.report.second_stage {
         lines.extend(second_stage::notes(report).into_iter().map(|note| format!("note: {note}")));

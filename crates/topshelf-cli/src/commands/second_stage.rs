@@ -1,70 +1,63 @@
-//! The second stage as the command line describes it, and what is told of its work.
+//! The second stage as it was chosen, and what is told of its work.
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use topshelf::report::Skipped;
 use topshelf::{
-    Blend, BlendScore, CachedReranker, CrossEncoder, Policy, Reranker, ScoreCache, SecondStage,
-    SecondStageReport, WindowOptions, Windowed,
+    CachedReranker, CrossEncoder, Policy, Reranker, ScoreCache, SecondStage, SecondStageReport,
+    WindowOptions, Windowed,
 };
 
-use crate::args::{BlendScoreName, LongDocuments, SecondStageOptions};
-use crate::exit::usage;
+use super::chosen::Chosen;
 
-/// Loads the rerankers, each behind the cache if there is one; `None` for `--rerank none`.
+/// Loads the rerankers, each behind the cache if there is one; `None` where nothing is reranked.
 pub(super) fn load(
-    options: &SecondStageOptions,
+    chosen: &Chosen,
     cache: Option<&Arc<ScoreCache>>,
 ) -> Result<Option<SecondStage>> {
-    if options.rerank == "none" {
-        if !options.then.is_empty() {
-            return Err(usage("`--then` stands behind a reranker, and `--rerank none` is none"));
+    let Some(reranking) = &chosen.second_stage else { return Ok(None) };
+    let stage = reranking.second_stage(|name| reranker(name, reranking.windows, cache))?;
+    for (step, model) in reranking.cascade.iter().zip(stage.rerankers()) {
+        let fingerprint = &model.identity().fingerprint;
+        if step.fingerprint.as_ref().is_some_and(|tuned| tuned != fingerprint) {
+            eprintln!(
+                "note: {} is not what it was when the profile was made; run `topshelf tune` anew",
+                step.model
+            );
         }
-        return Ok(None);
     }
-    let reranker = |name: &str| -> Result<Arc<dyn Reranker>> {
-        let model: Arc<dyn Reranker> = Arc::new(CrossEncoder::load(name)?);
-        // The cache stands behind the windows, and so keeps the score of each.
-        let model = match cache {
-            Some(cache) => Arc::new(CachedReranker::new(model, Arc::clone(cache))),
-            None => model,
-        };
-        if options.long_documents == LongDocuments::Head {
-            return Ok(model);
-        }
-        let windows = WindowOptions {
-            most: options.windows,
-            tokens: options.window_tokens,
-            ..WindowOptions::default()
-        };
-        Ok(Arc::new(Windowed::new(model, windows)?))
+    let policy = Policy {
+        min_relevance: chosen.min_relevance,
+        deadline: chosen.deadline,
+        ..reranking.policy()
     };
-    let mut stage = SecondStage::of(reranker(&options.rerank)?);
-    for (name, keep) in &options.then {
-        stage = stage.then_of(reranker(name)?, *keep, None)?;
-    }
-    Ok(Some(stage.with_policy(policy(options)?)?))
+    Ok(Some(stage.with_policy(policy)?))
 }
 
-fn policy(options: &SecondStageOptions) -> Result<Policy> {
-    if options.gate.is_some() && !options.force {
-        return Err(usage(
-            "nothing has shown that this gate pays: on many collections no such number tells when \
-             reranking can be skipped; measure it with `topshelf eval --gate ... --force` on your \
-             own judged queries, and switch it on with --force",
-        ));
-    }
-    let rerank = match options.blend_score {
-        BlendScoreName::MinMax => BlendScore::MinMax,
-        BlendScoreName::Probability => BlendScore::Probability,
+/// Loads a reranker that reads long documents by windows, if there are any.
+pub(super) fn reranker(
+    name: &str,
+    windows: Option<WindowOptions>,
+    cache: Option<&Arc<ScoreCache>>,
+) -> Result<Arc<dyn Reranker>> {
+    around(Arc::new(CrossEncoder::load(name)?), windows, cache)
+}
+
+/// Puts cache and windows around a model.
+pub(super) fn around(
+    model: Arc<dyn Reranker>,
+    windows: Option<WindowOptions>,
+    cache: Option<&Arc<ScoreCache>>,
+) -> Result<Arc<dyn Reranker>> {
+    // The cache stands behind the windows, and so keeps the score of each.
+    let model = match cache {
+        Some(cache) => Arc::new(CachedReranker::new(model, Arc::clone(cache))),
+        None => model,
     };
-    Ok(Policy {
-        gate: options.gate.clone(),
-        blend: options.blend.map(|weight| Blend::new(weight, rerank)).transpose()?,
-        min_relevance: options.min_relevance,
-        deadline: options.deadline,
-        ..Policy::default()
+    Ok(match windows {
+        Some(windows) => Arc::new(Windowed::new(model, windows)?),
+        None => model,
     })
 }
 

@@ -1,0 +1,133 @@
+//! Judged queries and the index that they are asked of: what `eval` and `tune` share.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use topshelf::eval::{BeirFolder, Qrels};
+use topshelf::tune::Unit;
+use topshelf::{AddOptions, BiEncoder, Embedder, Index, Precision, Settings, Writer};
+
+use super::collection::Judged;
+use super::index::add_with_progress;
+use super::{cache_dir, display, embedder_of, interrupt_flag};
+use crate::args::CollectionOptions;
+use crate::exit::usage;
+
+/// A collection, or one's own judgments with the index that they are of.
+pub(super) struct Folder {
+    /// As it was named.
+    pub(super) name: String,
+    pub(super) beir: BeirFolder,
+    options: CollectionOptions,
+    /// One's own; that of a collection is made when it is needed.
+    own: Option<Index>,
+}
+
+/// The queries of a split with their judgments.
+pub(super) struct JudgedQueries {
+    pub(super) queries: Vec<Judged>,
+    pub(super) qrels: Qrels,
+    /// What was odd about them.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Folder {
+    pub(super) fn open(options: &CollectionOptions) -> Result<Self> {
+        let (name, beir, own) = match (&options.own, &options.index, &options.data) {
+            (Some(own), Some(index), _) => {
+                (own, BeirFolder::open_judgments(own)?, Some(Index::open(index)?))
+            }
+            (_, _, Some(data)) => (data, BeirFolder::open(data)?, None),
+            _ => {
+                return Err(usage(
+                    "give --data DIR for a collection, or --own DIR with --index DIR for your own",
+                ));
+            }
+        };
+        Ok(Self { name: display(name), beir, options: options.clone(), own })
+    }
+
+    pub(super) fn topics(&self, split: &str) -> Result<JudgedQueries> {
+        let topics = self.beir.topics(split)?;
+        let mut warnings: Vec<String> = topics.warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(topics.without_text.iter().map(|query| {
+            format!("query {query} has judgments but no text; it counts as unanswered")
+        }));
+        let queries = topics.topics.into_iter().map(|t| Judged { id: t.id, text: t.text });
+        Ok(JudgedQueries { queries: queries.collect(), qrels: topics.qrels, warnings })
+    }
+
+    /// Whether the index has no vectors, so that only words can be looked up.
+    pub(super) fn words_only(&self) -> bool {
+        self.own.as_ref().is_some_and(|index| index.settings().embedder.is_none())
+    }
+
+    /// Whether judgments are of the passages of an index of one's own, whose ids end in `#` and a
+    /// number, or of documents.
+    pub(super) fn unit(&self, qrels: &Qrels) -> Result<Unit> {
+        if self.own.is_none() {
+            return Ok(Unit::Document);
+        }
+        let is_passage = |id: &str| {
+            let place = id.rsplit_once('#').map(|(_, place)| place);
+            place
+                .is_some_and(|place| !place.is_empty() && place.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let mut ids = qrels.iter().flat_map(|(_, documents)| documents.keys());
+        let passages = ids.next().is_some_and(|id| is_passage(id));
+        if let Some(other) = ids.find(|id| is_passage(id) != passages) {
+            return Err(usage(format!(
+                "some judgments are of passages and some of whole documents, {other} among the \
+                 second kind met; keep them in folders of their own"
+            )));
+        }
+        Ok(if passages { Unit::Passage } else { Unit::Document })
+    }
+
+    /// The index, and the bi-encoder if vectors are wanted.
+    pub(super) fn index(&self, embeds: bool) -> Result<(Option<Index>, Option<Arc<BiEncoder>>)> {
+        if let Some(own) = &self.own {
+            let embedder = if embeds { Some(embedder_of(own)?) } else { None };
+            return Ok((Some(own.clone()), embedder));
+        }
+        let embedder =
+            if embeds { Some(Arc::new(BiEncoder::load(&self.options.embed)?)) } else { None };
+        Ok((Some(self.collection_index(embedder.as_deref())?), embedder))
+    }
+
+    /// The index of a collection, one passage a document: made the first time, kept for the next.
+    fn collection_index(&self, embedder: Option<&BiEncoder>) -> Result<Index> {
+        let embedder = embedder.map(|embedder| embedder as &dyn Embedder);
+        let settings = Settings {
+            language: self.options.language,
+            precision: Precision::from(self.options.vectors),
+            embedder: embedder.and_then(|e| Settings::with_embedder(e).embedder),
+            ..Settings::default()
+        };
+        let corpus = self.beir.root().join("corpus.jsonl");
+        let dir = match &self.options.index {
+            Some(dir) => dir.clone(),
+            None => kept_index(&corpus, &settings)?,
+        };
+        let writer = Writer::create_or_open(&dir, &settings)?;
+        let options = AddOptions { interrupt: Some(interrupt_flag()?), ..AddOptions::default() };
+        let report = add_with_progress(writer, &[corpus], embedder, &options)?;
+        if report.totals.documents == 0 {
+            return Err(usage(format!("{} holds no document", display(self.beir.root()))));
+        }
+        Ok(Index::open(&dir)?)
+    }
+}
+
+/// A folder of the cache for this corpus under these settings.
+fn kept_index(corpus: &Path, settings: &Settings) -> Result<PathBuf> {
+    let corpus = std::fs::canonicalize(corpus)
+        .with_context(|| format!("cannot find {}", corpus.display()))?;
+    let mut hasher = DefaultHasher::new();
+    corpus.hash(&mut hasher);
+    format!("{settings:?}").hash(&mut hasher);
+    let name = corpus.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    Ok(cache_dir()?.join("eval").join(format!("{name}-{:016x}", hasher.finish())))
+}

@@ -1,0 +1,179 @@
+//! `topshelf tune`: the pipeline that pays on judged queries, and the profile that says so.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use topshelf::eval::{Measure, Qrels};
+use topshelf::tune::gate::GateTerms;
+use topshelf::tune::record::Contender;
+use topshelf::tune::{self, Halves, Stages, TuneOptions, search::check, setup::Bm25};
+use topshelf::{Bm25Options, CrossEncoder, Pipeline, Query, Reranker, ScoreCache, WindowOptions};
+
+use super::collection::Judged;
+use super::judged::Folder;
+use super::{cache, display, print, print_json, second_stage, tuned};
+use crate::args::TuneArguments;
+use crate::exit::usage;
+use crate::output::tuned::TuneAnswer;
+use crate::progress::Progress;
+
+/// Held-out queries that the chosen pipeline answers for real, to hold the figures to it.
+const CHECKED: usize = 30;
+
+/// Places of an answer that have to be as foretold.
+const TOP: usize = 10;
+
+pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
+    let measure = match Measure::parse_list(&arguments.measure)?.as_slice() {
+        [measure] => *measure,
+        _ => return Err(usage("tuning is for one measure")),
+    };
+    let folder = Folder::open(&arguments.collection)?;
+    let (queries, qrels, halves, mut warnings) = judged_queries(arguments, &folder)?;
+    let judged = tune::Judged {
+        unit: folder.unit(&qrels)?,
+        qrels,
+        measure,
+        level: arguments.relevance_level,
+    };
+    let embeds = !folder.words_only();
+    let (Some(index), embedder) = folder.index(embeds)? else {
+        return Err(usage("there is no index to tune for"));
+    };
+    let bm25 = Bm25Options::default();
+    let windows = Some(WindowOptions::default());
+    let cache = if arguments.cache.no_cache { None } else { cache::open()? };
+    let stages = Stages {
+        bm25: Some(Arc::new(index.bm25(bm25))),
+        dense: match &embedder {
+            Some(embedder) => Some(Arc::new(index.dense(embedder.clone())?)),
+            None => None,
+        },
+        rerankers: contenders(arguments, windows, cache.as_ref())?,
+    };
+    let options = TuneOptions {
+        budget: arguments.budget,
+        gate: GateTerms { max_loss: arguments.gate_loss, min_saved: arguments.gate_saves },
+        risk: arguments.risk as f32,
+        depths: TuneOptions::depths_to(arguments.depth),
+        bm25: Some(Bm25 { k1: bm25.k1, b: bm25.b, title_weight: bm25.title_weight }),
+        windows,
+    };
+
+    let firsts = options.first_stages(true, embeds);
+    let asked = queries.iter().map(|own| Ok((own.id.clone(), Query::new(&own.text)?)));
+    let asked: Vec<(String, Query)> = asked.collect::<Result<_>>()?;
+    let mut bar = Progress::new("asking every stage", Some(asked.len() as u64), "queries");
+    let mut tick = |done: usize| bar.set(done as u64);
+    let recording = pollster::block_on(tune::record(&stages, &asked, &firsts, &mut tick))?;
+    bar.finish();
+    let mut bar = Progress::new("trying setups", Some(1), "setups");
+    let answer = tune::tune(&recording, &judged, &halves, &options, &mut |done, total| {
+        bar.set_total(total as u64);
+        bar.set(done as u64);
+    })?;
+    bar.finish();
+
+    let builder = super::with_first_stage(
+        Pipeline::builder(),
+        &index,
+        &answer.setup.first_stage,
+        embedder.as_ref(),
+    )?;
+    let bare = |name: &str| -> Result<Arc<dyn Reranker>> {
+        let known = stages.rerankers.iter().find(|own| own.name == name);
+        known.map(|own| Arc::clone(&own.bare)).ok_or_else(|| usage(format!("{name} is not loaded")))
+    };
+    let top = TOP.min(answer.setup.first_stage.depth);
+    let pipeline = answer.setup.apply(builder, bare)?.top(top).build()?;
+    let step = halves.held_out.len().div_ceil(CHECKED).max(1);
+    let sample: Vec<usize> = halves.held_out.iter().copied().step_by(step).collect();
+    let mut bar = Progress::new("running the chosen one", Some(sample.len() as u64), "queries");
+    let mut tick = |done: usize| bar.set(done as u64);
+    let done = check(&pipeline, &recording, &answer.setup, top, &sample, &mut tick)?;
+    bar.finish();
+    if done.same < done.queries {
+        warnings.push(format!(
+            "{} of {} answers were not the foretold ones, passage by passage; equal scores at the \
+             cut and approximate search can do that",
+            done.queries - done.same,
+            done.queries
+        ));
+    }
+    answer.profile(&folder.name).save(&arguments.out)?;
+    let answer = TuneAnswer::new(
+        folder.name,
+        display(&arguments.out),
+        recording.pairs(),
+        &answer,
+        done,
+        warnings,
+    );
+    if arguments.format.json {
+        return print_json(&answer);
+    }
+    for warning in &answer.warnings {
+        eprintln!("warning: {warning}");
+    }
+    print(&tuned::as_text(&answer))
+}
+
+/// The queries with their judgments, and which of them are fitted on.
+fn judged_queries(
+    arguments: &TuneArguments,
+    folder: &Folder,
+) -> Result<(Vec<Judged>, Qrels, Halves, Vec<String>)> {
+    let split = &arguments.collection.split;
+    let mut own = folder.topics(split)?;
+    let Some(train) = &arguments.train else {
+        let queries = sample(own.queries, arguments.queries);
+        let ids: Vec<String> = queries.iter().map(|query| query.id.clone()).collect();
+        let halves = Halves::of(&ids)?;
+        return Ok((queries, own.qrels, halves, own.warnings));
+    };
+    let other = folder.topics(train)?;
+    if let Some(both) = other.queries.iter().find(|q| own.qrels.documents(&q.id).is_some()) {
+        return Err(usage(format!(
+            "query {} is in {train} and in {split}; what is fitted on must not be measured with",
+            both.id
+        )));
+    }
+    let share = arguments.queries.map(|all| all.div_ceil(2));
+    let mut queries = sample(other.queries, share);
+    let training = queries.len();
+    queries.extend(sample(own.queries, share));
+    for (query, documents) in other.qrels.iter() {
+        for (document, grade) in documents {
+            own.qrels.insert(query, document, *grade);
+        }
+    }
+    own.warnings.extend(other.warnings);
+    let halves = Halves::given((0..training).collect(), (training..queries.len()).collect())?;
+    Ok((queries, own.qrels, halves, own.warnings))
+}
+
+/// At most so many of them, evenly drawn.
+fn sample(queries: Vec<Judged>, most: Option<usize>) -> Vec<Judged> {
+    let Some(most) = most.filter(|most| *most < queries.len()) else { return queries };
+    let n = queries.len();
+    let drawn = |place: &usize| place * most / n != (place + 1) * most / n;
+    queries.into_iter().enumerate().filter(|(place, _)| drawn(place)).map(|(_, q)| q).collect()
+}
+
+/// The rerankers that may take part, each with and without the cache.
+fn contenders(
+    arguments: &TuneArguments,
+    windows: Option<WindowOptions>,
+    cache: Option<&Arc<ScoreCache>>,
+) -> Result<Vec<Contender>> {
+    let named = arguments.rerank.iter().filter(|name| *name != "none");
+    let load = |name: &String| {
+        let model: Arc<dyn Reranker> = Arc::new(CrossEncoder::load(name)?);
+        Ok(Contender {
+            name: name.clone(),
+            reranker: second_stage::around(Arc::clone(&model), windows, cache)?,
+            bare: second_stage::around(model, windows, None)?,
+        })
+    };
+    named.map(load).collect()
+}
