@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Judge what the stages find for your own queries, so that eval has something to measure with.
     Judge(JudgeArguments),
     /// Measure every stage on judged queries.
-    Eval(EvalArguments),
+    Eval(Box<EvalArguments>),
     /// Choose depth, fusion, blend, gate and cascade on judged queries, within a budget.
     Tune(TuneArguments),
     /// Index documentation that is already on this machine and measure every stage on it.
@@ -399,7 +399,8 @@ fn gate(text: &str) -> Result<GateOption, String> {
     Ok(GateOption::Gate(topshelf::Gate { signal, threshold }))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// A time with its unit.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let (number, seconds) = match text.strip_suffix("ms") {
         Some(number) => (number, 1e-3),
         None => (text.strip_suffix('s').unwrap_or(""), 1.0),
@@ -552,6 +553,7 @@ Examples:
   topshelf eval --run my.trec --qrels qrels/test.tsv              measure a run, nothing else
   topshelf eval --data scifact/ --blend 0.6 --deadline 200ms --depth 30    with policies
   topshelf eval --own judgments/ --index docs.index               your own index and judgments
+  topshelf eval --data scifact/ --report scifact.html             one page, with charts
   topshelf eval --compare before.json after.json --max-drop 0.01  what changed; for CI
 
 A collection is a folder in BEIR's layout: corpus.jsonl (_id, title, text), queries.jsonl
@@ -559,8 +561,8 @@ A collection is a folder in BEIR's layout: corpus.jsonl (_id, title, text), quer
 pub(crate) struct EvalArguments {
     #[command(flatten)]
     pub(crate) collection: CollectionOptions,
-    /// What to compare: bm25, dense, hybrid, each also as NAME+rerank, and that with +blend and
-    /// +gate behind it [default: bm25,dense,hybrid,hybrid+rerank, or candidates,candidates+rerank
+    /// What to compare: bm25, dense, hybrid, each also as NAME+rerank, and that with +blend, +gate
+    /// and a deadline such as @100ms behind it [default: bm25,dense,hybrid,hybrid+rerank, or candidates,candidates+rerank
     /// with --candidates, and the last also with the policies that are given].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) systems: Vec<String>,
@@ -605,6 +607,9 @@ pub(crate) struct EvalArguments {
     /// or not.
     #[arg(long, value_name = "GRADE", default_value_t = 1)]
     pub(crate) relevance_level: i32,
+    /// Write the answer as one web page, with charts.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "run"])]
+    pub(crate) report: Option<PathBuf>,
     /// Write each system's ranking as a TREC run into this folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) save_runs: Option<PathBuf>,
@@ -689,6 +694,9 @@ pub(crate) struct TuneArguments {
     /// Judgments from this grade on count as relevant where only that counts.
     #[arg(long, value_name = "GRADE", default_value_t = 1)]
     pub(crate) relevance_level: i32,
+    /// Write the answer as one web page, with charts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Where the profile is written.
     #[arg(long, value_name = "FILE", default_value = "topshelf.toml")]
     pub(crate) out: PathBuf,

@@ -18,6 +18,7 @@ mod commands;
 mod exit;
 mod output;
 mod progress;
+mod report;
 #[cfg(test)]
 mod schemas;
 mod table;

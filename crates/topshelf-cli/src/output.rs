@@ -576,6 +576,50 @@ pub(crate) struct SecondStageMeasured {
     pub(crate) queries: QueriesChanged,
     /// The queries that lost most.
     pub(crate) losers: Vec<Loser>,
+    /// Recall at each of some depths, before and after.
+    pub(crate) recall: Vec<RecallAt>,
+    /// How the rerank score holds as a probability; absent for scores that have none.
+    pub(crate) calibration: Option<Calibrated>,
+    /// What the gate's signal does at other thresholds; empty for a system without a gate, and where
+    /// the same system without it was not measured.
+    pub(crate) gate: Vec<GateAt>,
+}
+
+/// Recall at a depth.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RecallAt {
+    /// The depth.
+    pub(crate) k: usize,
+    /// Of the candidates as the first stage ordered them.
+    pub(crate) before: f64,
+    /// Of the answer.
+    pub(crate) after: f64,
+}
+
+/// How a probability holds.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Calibrated {
+    /// How it is made of the score.
+    pub(crate) by: String,
+    /// Expected calibration error, 0 to 1.
+    pub(crate) error: f64,
+    /// Pairs; those that nobody judged count as not relevant.
+    pub(crate) pairs: usize,
+    /// Pairs, mean probability, share relevant; from low to high.
+    pub(crate) bins: Vec<(usize, f64, f64)>,
+}
+
+/// What a gate does at a threshold.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct GateAt {
+    /// From here on reranking is skipped.
+    pub(crate) threshold: f32,
+    /// The share of queries that skips it.
+    pub(crate) skipped: f64,
+    /// The first measure.
+    pub(crate) mean: f64,
+    /// The first measure where as many queries skip at random.
+    pub(crate) mean_at_random: f64,
 }
 
 /// The time of one part.

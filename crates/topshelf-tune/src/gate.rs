@@ -275,6 +275,18 @@ impl Seen {
     }
 }
 
+/// What a signal does at each threshold: `with` is the measure with reranking and `without` the one
+/// without, for the query of each of the `candidates`.
+pub fn curve(
+    signal: &GateSignal,
+    candidates: Vec<Ranking>,
+    with: Vec<f64>,
+    without: Vec<f64>,
+) -> Vec<CoveragePoint> {
+    let seen = Seen { candidates, with, without };
+    seen.curve(&seen.values(signal))
+}
+
 /// The 95 percent interval of a share that was seen in `n` cases (Wilson, "Probable inference, the
 /// law of succession, and statistical inference", JASA 1927).
 fn wilson(share: f64, n: f64) -> (f64, f64) {

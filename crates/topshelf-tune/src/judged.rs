@@ -1,7 +1,7 @@
 //! Judged queries: what is measured with, the half that is fitted on and the half that is not.
 
 use serde::{Deserialize, Serialize};
-use topshelf_core::Ranking;
+use topshelf_core::{Hit, Ranking};
 use topshelf_eval::{Measure, Qrels, Run, evaluate};
 
 use crate::error::{Result, TuneError};
@@ -23,6 +23,14 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// The id of a hit's unit.
+    pub fn id(self, hit: &Hit) -> &str {
+        match self {
+            Self::Document => &hit.passage.document,
+            Self::Passage => &hit.passage.id,
+        }
+    }
+
     /// A ranking as the lines of a run: id and score, scores never rising. Candidates that a
     /// reranker could not score stand behind the others, so they get scores below them.
     pub fn lines(self, ranking: &Ranking) -> Vec<(String, f64)> {
@@ -81,12 +89,8 @@ impl Judged {
     }
 
     /// The grade of a hit's unit for a query; `None` where nobody judged it.
-    pub(crate) fn grade(&self, query: &str, hit: &topshelf_core::Hit) -> Option<i32> {
-        let id = match self.unit {
-            Unit::Document => &hit.passage.document,
-            Unit::Passage => &hit.passage.id,
-        };
-        self.qrels.grade(query, id)
+    pub(crate) fn grade(&self, query: &str, hit: &Hit) -> Option<i32> {
+        self.qrels.grade(query, self.unit.id(hit))
     }
 }
 

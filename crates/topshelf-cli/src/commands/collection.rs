@@ -13,18 +13,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use topshelf::eval::{LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
-use topshelf::tune::Unit;
+use topshelf::eval::{Evaluation, LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
 use topshelf::tune::setup::FirstStage;
+use topshelf::tune::{Unit, gate};
 use topshelf::{
     Answer, BiEncoder, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
     SecondStageReport,
 };
 
 use super::reordering;
-use crate::args::RetrieverName;
+use crate::args::{RetrieverName, time};
 use crate::exit::usage;
-use crate::output::{LatencyMs, SystemDifference, SystemMeasured};
+use crate::output::{GateAt, LatencyMs, SystemDifference, SystemMeasured};
 use crate::progress::Progress;
 use crate::table;
 
@@ -51,6 +51,8 @@ pub(super) struct System {
     pub(super) blended: bool,
     /// Whether a gate may skip reranking.
     pub(super) gated: bool,
+    /// A deadline of its own.
+    pub(super) deadline: Option<Duration>,
 }
 
 impl System {
@@ -59,10 +61,15 @@ impl System {
         let unknown = || {
             usage(format!(
                 "no system is called \"{name}\"; there are bm25, dense, hybrid, candidates, each \
-                 also with +rerank, and that with +blend and +gate behind it"
+                 also with +rerank, and that with +blend, +gate and a deadline such as @100ms \
+                 behind it"
             ))
         };
-        let mut parts = name.trim().split('+');
+        let (name, deadline) = match name.trim().split_once('@') {
+            Some((name, deadline)) => (name, Some(time(deadline).map_err(usage)?)),
+            None => (name.trim(), None),
+        };
+        let mut parts = name.split('+');
         let stage = match parts.next() {
             Some("bm25") => Stage::Retriever(RetrieverName::Bm25),
             Some("dense") => Stage::Retriever(RetrieverName::Dense),
@@ -70,7 +77,7 @@ impl System {
             Some("candidates") => Stage::Candidates,
             _ => return Err(unknown()),
         };
-        let mut own = Self { stage, reranked: false, blended: false, gated: false };
+        let mut own = Self { stage, reranked: false, blended: false, gated: false, deadline };
         for part in parts {
             let set = match part {
                 "rerank" => &mut own.reranked,
@@ -81,6 +88,9 @@ impl System {
             if std::mem::replace(set, true) {
                 return Err(unknown());
             }
+        }
+        if deadline.is_some() && !own.reranked {
+            return Err(usage("a deadline goes with a system that reranks: hybrid+rerank@100ms"));
         }
         Ok(own)
     }
@@ -93,8 +103,11 @@ impl System {
             Stage::Candidates => "candidates",
         };
         let part = |there, name| if there { name } else { "" };
+        let deadline = self
+            .deadline
+            .map_or(String::new(), |deadline| format!("@{}ms", deadline.as_secs_f64() * 1e3));
         format!(
-            "{stage}{}{}{}",
+            "{stage}{}{}{}{deadline}",
             part(self.reranked, "+rerank"),
             part(self.blended, "+blend"),
             part(self.gated, "+gate")
@@ -103,14 +116,17 @@ impl System {
 
     /// The same without its second stage; `None` for one that has none.
     fn first_stage(&self) -> Option<Self> {
-        let first = Self { reranked: false, blended: false, gated: false, ..self.clone() };
-        self.reranked.then_some(first)
+        self.reranked.then_some(Self { reranked: false, ..self.without_policies() })
     }
 
     /// The same without a policy; `None` for one that has none.
     fn plain(&self) -> Option<Self> {
-        let plain = Self { blended: false, gated: false, ..self.clone() };
-        (self.blended || self.gated).then_some(plain)
+        let plain = self.without_policies();
+        (plain != *self).then_some(plain)
+    }
+
+    fn without_policies(&self) -> Self {
+        Self { blended: false, gated: false, deadline: None, ..self.clone() }
     }
 
     /// Whether it needs the bi-encoder.
@@ -225,6 +241,7 @@ impl Parts<'_> {
         if !system.gated {
             policy.gate = None;
         }
+        policy.deadline = system.deadline.or(policy.deadline);
         Ok(Some(stage.with_policy(policy)?))
     }
 
@@ -311,6 +328,11 @@ pub(super) fn measure(
         });
         evaluations.push(evaluation);
     }
+    for (at, system) in systems.iter_mut().enumerate() {
+        if let Some(second) = &mut system.second_stage {
+            second.gate = gate_curve(answered, &evaluations, measures, at);
+        }
+    }
     let mut differences = Vec::new();
     let Some(first) = measures.first().copied() else { return Ok((systems, differences)) };
     for (baseline, system) in pairs(answered) {
@@ -329,6 +351,47 @@ pub(super) fn measure(
         });
     }
     Ok((systems, differences))
+}
+
+/// What the gate of a system does at other thresholds, from the same system without it.
+fn gate_curve(
+    answered: &[Answered],
+    evaluations: &[Evaluation],
+    measures: &[Measure],
+    at: usize,
+) -> Vec<GateAt> {
+    let (own, Some(first)) = (&answered[at], measures.first()) else { return Vec::new() };
+    let Some(system) = own.system.as_ref().filter(|system| system.gated) else { return Vec::new() };
+    let place =
+        |wanted: System| answered.iter().position(|other| other.system.as_ref() == Some(&wanted));
+    let ungated = place(System { gated: false, ..system.clone() });
+    let alone = system.first_stage().and_then(place);
+    let signal = own.traces.iter().find_map(|trace| trace.report.gate.as_ref());
+    let signal = signal.and_then(|gate| gate.signal.parse().ok());
+    let (Some(ungated), Some(alone), Some(signal)) = (ungated, alone, signal) else {
+        return Vec::new();
+    };
+    let figures = |of: usize| evaluations[of].per_query(*first).collect::<BTreeMap<_, _>>();
+    let (with, without) = (figures(ungated), figures(alone));
+    let (mut candidates, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
+    for trace in &own.traces {
+        let (Some(with), Some(without)) =
+            (with.get(trace.id.as_str()), without.get(trace.id.as_str()))
+        else {
+            continue;
+        };
+        candidates.push(trace.candidates.clone());
+        after.push(*with);
+        before.push(*without);
+    }
+    let points = gate::curve(&signal, candidates, after, before);
+    let told = points.into_iter().map(|point| GateAt {
+        threshold: point.threshold,
+        skipped: point.skipped,
+        mean: point.mean,
+        mean_at_random: point.mean_at_random,
+    });
+    told.collect()
 }
 
 /// Which systems are compared, baseline first: each with a second stage with itself without, and

@@ -16,6 +16,7 @@ use super::{collection, compare, display, print, print_json, reordering};
 use crate::args::EvalArguments;
 use crate::exit::usage;
 use crate::output::EvalAnswer;
+use crate::report;
 
 /// What is measured unless asked otherwise; differences are told in the first.
 const DEFAULT_MEASURES: &str =
@@ -30,6 +31,10 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<()> {
         (Some(run), Some(qrels)) => run_file(run, qrels, &measures)?,
         _ => collection(arguments, &measures)?,
     };
+    if let Some(path) = &arguments.report {
+        report::save(&report::evaluated(&answer), path)?;
+        eprintln!("report: {}", display(path));
+    }
     if arguments.format.json {
         return print_json(&answer);
     }

@@ -7,13 +7,16 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
-use topshelf::Ranking;
-use topshelf::eval::{LatencySummary, Measure, Qrels, Run, evaluate, reorder};
+use topshelf::calibrate::{expected_calibration_error, reliability};
+use topshelf::eval::{LatencySummary, Measure, MeasureKind, Qrels, Run, evaluate, reorder};
 use topshelf::tune::Unit;
+use topshelf::tune::calibration::BINS;
+use topshelf::{Hit, Ranking};
 
 use super::collection::{Answered, Trace};
 use crate::output::{
-    Loser, LoserDocument, Moves, QueriesChanged, SecondStageMeasured, StageLatency,
+    Calibrated, Loser, LoserDocument, Moves, QueriesChanged, RecallAt, SecondStageMeasured,
+    StageLatency,
 };
 use crate::table;
 
@@ -84,7 +87,44 @@ pub(super) fn measure(
             same: changes.iter().filter(|(_, was, is)| is.total_cmp(was).is_eq()).count(),
         },
         losers: losers(&answered.traces, &changes, qrels, Cut { k, level, unit }),
+        recall: recall(qrels, &before, &answered.run, level)?,
+        calibration: calibration(&answered.traces, qrels, level, unit),
+        gate: Vec::new(),
     }))
+}
+
+/// Recall at depths up to the deepest answer, before and after.
+fn recall(qrels: &Qrels, before: &Run, after: &Run, level: i32) -> Result<Vec<RecallAt>> {
+    let deepest = after.queries().map(|query| after.documents(query).len()).max().unwrap_or(0);
+    let at = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200].into_iter().filter(|k| *k <= deepest);
+    let measures: Vec<Measure> = at
+        .map(|k| Measure::new(MeasureKind::Recall, Some(k))?.with_level(level))
+        .collect::<Result<_, _>>()?;
+    let (was, is) = (evaluate(qrels, before, &measures)?, evaluate(qrels, after, &measures)?);
+    let told = |measure: &Measure| {
+        let (before, after) = (was.mean(*measure)?, is.mean(*measure)?);
+        Some(RecallAt { k: measure.cutoff()?, before, after })
+    };
+    Ok(measures.iter().filter_map(told).collect())
+}
+
+/// How the probabilities of the scored candidates hold.
+fn calibration(traces: &[Trace], qrels: &Qrels, level: i32, unit: Unit) -> Option<Calibrated> {
+    let mut told = Vec::new();
+    for trace in traces {
+        let relevant =
+            |hit: &Hit| qrels.grade(&trace.id, unit.id(hit)).is_some_and(|grade| grade >= level);
+        let hits = trace.ranking.hits().iter();
+        told.extend(hits.filter_map(|hit| Some((hit.relevance?, relevant(hit)))));
+    }
+    let by = traces.first()?.report.calibration.clone();
+    let bins = reliability(&told, BINS);
+    (!told.is_empty()).then(|| Calibrated {
+        by,
+        error: expected_calibration_error(&told, BINS),
+        pairs: told.len(),
+        bins: bins.iter().map(|b| (b.count, b.mean_probability, b.share_relevant)).collect(),
+    })
 }
 
 /// Each part's time over the queries.

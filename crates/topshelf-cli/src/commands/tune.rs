@@ -16,6 +16,7 @@ use crate::args::TuneArguments;
 use crate::exit::usage;
 use crate::output::tuned::TuneAnswer;
 use crate::progress::Progress;
+use crate::report;
 
 /// Held-out queries that the chosen pipeline answers for real, to hold the figures to it.
 const CHECKED: usize = 30;
@@ -109,6 +110,10 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
         done,
         warnings,
     );
+    if let Some(path) = &arguments.report {
+        report::save(&report::tuned(&answer), path)?;
+        eprintln!("report: {}", display(path));
+    }
     if arguments.format.json {
         return print_json(&answer);
     }

@@ -1,0 +1,24 @@
+//! Reports as one web page each: no script, no font, nothing from a network.
+//!
+//! [`evaluated`] writes that of `eval`, [`tuned`] that of `tune`; both draw with [`chart`] on a
+//! [`page`]. They read nothing but the answer that `--json` prints, so the two cannot differ.
+
+mod chart;
+mod evaluated;
+mod page;
+mod tuned;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+pub(crate) use evaluated::evaluated;
+pub(crate) use tuned::tuned;
+
+use crate::exit::usage;
+
+/// Writes a page.
+pub(crate) fn save(html: &str, path: &Path) -> Result<()> {
+    std::fs::write(path, html)
+        .map_err(|error| usage(format!("cannot write the report {}: {error}", path.display())))
+}
