@@ -26,6 +26,8 @@ pub(super) struct Chosen {
     /// The file that took part.
     pub(super) profile: Option<PathBuf>,
     first_stage: Option<FirstStage>,
+    /// The collection that the profile was chosen on.
+    collection: Option<String>,
 }
 
 impl From<RetrieverName> for Retrievers {
@@ -47,8 +49,9 @@ impl Chosen {
         };
         let second_stage = reranking(second, profile.as_ref())?;
         let (min_relevance, deadline) = (second.min_relevance, second.deadline);
-        let first_stage = profile.map(|profile| profile.first_stage);
-        Ok(Self { second_stage, min_relevance, deadline, profile: path, first_stage })
+        let (first_stage, evidence) = profile.map(|own| (own.first_stage, own.evidence)).unzip();
+        let collection = evidence.flatten().map(|evidence| evidence.data);
+        Ok(Self { second_stage, min_relevance, deadline, profile: path, first_stage, collection })
     }
 
     /// The first stage. `retriever` is what the command asks for, `has_vectors` whether the index
@@ -78,6 +81,15 @@ impl Chosen {
                 title_weight: options.title_weight.unwrap_or(numbers.title_weight),
             }),
         }
+    }
+
+    /// What is to be said of figures that this collection gives.
+    pub(super) fn warning_on(&self, data: &str) -> Option<String> {
+        self.collection.as_deref().filter(|own| *own == data).map(|_| {
+            "the profile was chosen on some of these queries, so these figures flatter it; those that \
+             `topshelf tune` told are of the others"
+                .to_owned()
+        })
     }
 
     /// The profile's name, for the answer.

@@ -111,6 +111,7 @@ fn collection(arguments: &EvalArguments, measures: &[Measure]) -> Result<EvalAns
     let unit = folder.unit(&topics.qrels)?;
     let (index, embedder) = if retrieves { folder.index(embeds)? } else { (None, None) };
     let mut warnings = std::mem::take(&mut topics.warnings);
+    warnings.extend(chosen.warning_on(&folder.name));
     let candidates = match &arguments.candidates {
         Some(path) => candidates(&folder.beir, path, &topics, &mut warnings)?,
         None => Candidates::new(),

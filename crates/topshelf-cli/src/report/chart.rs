@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use super::page::escape;
 
-const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 360.0;
-const LEFT: f64 = 58.0;
+const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 46.0;
@@ -17,6 +17,9 @@ const LINE: f64 = 14.0;
 
 /// Width of a letter, about.
 const LETTER: f64 = 6.4;
+
+/// Half lines by which a name may stand away from its point.
+const AWAY: i32 = 4;
 
 /// A chart.
 pub(super) struct Chart {
@@ -207,7 +210,11 @@ impl Chart {
                      y2=\"{}\"/><text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
                     bottom + 4.0,
                     bottom + 18.0,
-                    number(*tick, &x.ticks)
+                    if x.log {
+                        format!("{}", (tick * 1e6).round() / 1e6)
+                    } else {
+                        number(*tick, &x.ticks)
+                    }
                 );
             }
         }
@@ -224,7 +231,8 @@ impl Chart {
         );
     }
 
-    /// The points' names, each beside its point and not on another name.
+    /// The points' names, each beside its point and not on another name. A name for which there is no
+    /// room is told only where its point is pointed at.
     fn labels(&self, html: &mut String, x: &Range, y: &Range) {
         let mut taken: Vec<(f64, f64, f64)> = Vec::new(); // from, to, baseline
         let points = self.series.iter().flat_map(|series| &series.points);
@@ -241,11 +249,11 @@ impl Chart {
                         *right < from || *left > from + width || (other - baseline).abs() >= LINE
                     })
             };
-            let steps = (0..12).flat_map(|step| {
+            let steps = (0..=AWAY).flat_map(|step| {
                 let away = f64::from(step) * LINE / 2.0;
                 [height + 4.0 + away, height + 4.0 - away]
             });
-            let baseline = steps.into_iter().find(|step| free(*step)).unwrap_or(height + 4.0);
+            let Some(baseline) = steps.into_iter().find(|step| free(*step)) else { continue };
             taken.push((from, from + width, baseline));
             let _ = writeln!(
                 html,

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::chart::{Axis, Chart, Point};
 use super::page::{Cell, Page};
 use super::tuned::{gate_curve, reliability};
-use crate::output::{EvalAnswer, LoserDocument, SecondStageMeasured, SystemMeasured};
+use crate::output::{
+    EvalAnswer, LoserDocument, SecondStageMeasured, SystemDifference, SystemMeasured,
+};
 
 /// The page.
 pub(crate) fn evaluated(answer: &EvalAnswer) -> String {
@@ -25,23 +27,7 @@ pub(crate) fn evaluated(answer: &EvalAnswer) -> String {
     );
     page.heading("Every stage");
     table(&mut page, answer);
-    for difference in &answer.differences {
-        let said = match difference.verdict.as_str() {
-            "helps" => "is better than",
-            "hurts" => "is worse than",
-            _ => "cannot be told apart from",
-        };
-        page.prose(&format!(
-            "{} {said} {}: {} {:+.4}, 95 % interval {:+.4} to {:+.4}, p = {:.4}.",
-            difference.system,
-            difference.baseline,
-            difference.measure,
-            difference.mean,
-            difference.low,
-            difference.high,
-            difference.p
-        ));
-    }
+    differences(&mut page, answer);
     page.charts([against_time(answer), against_deadline(answer)].into_iter().flatten());
     for system in &answer.systems {
         if let Some(second) = &system.second_stage {
@@ -82,6 +68,29 @@ fn table(page: &mut Page, answer: &EvalAnswer) {
     };
     let rows: Vec<Vec<Cell>> = answer.systems.iter().map(row).collect();
     page.table(&headers, &rows, None);
+}
+
+/// What reranking and its policies changed.
+fn differences(page: &mut Page, answer: &EvalAnswer) {
+    let row = |of: &SystemDifference| {
+        let said = match of.verdict.as_str() {
+            "helps" => "is better than",
+            "hurts" => "is worse than",
+            _ => "cannot be told apart from",
+        };
+        vec![
+            Cell::Text(format!("{} {said} {}", of.system, of.baseline)),
+            Cell::Number(format!("{:+.4}", of.mean)),
+            Cell::Number(format!("{:+.4} to {:+.4}", of.low, of.high)),
+            Cell::Number(format!("{:.4}", of.p)),
+        ]
+    };
+    let rows: Vec<Vec<Cell>> = answer.differences.iter().map(row).collect();
+    if !rows.is_empty() {
+        page.heading("What differs");
+        let headers = ["", answer.measure.as_str(), "95 % interval", "p"];
+        page.table(&headers, &rows, None);
+    }
 }
 
 /// Quality against milliseconds, with the systems that no other beats in both joined by a line.

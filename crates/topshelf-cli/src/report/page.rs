@@ -21,9 +21,9 @@ th.text,td.text{text-align:left;min-width:10rem}\
 tr.chosen td{font-weight:700}\
 figure{margin:1rem 0;background:var(--card);border-radius:.5rem;padding:1rem}\
 figcaption{font-weight:600;margin-bottom:.25rem}\
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}\
-.charts figure{margin:0}\
-svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}\
+.charts{display:grid;margin:1rem 0;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}\
+.charts figure{margin:0;max-width:40rem}\
+svg{display:block;width:100%;height:auto;font:11.5px system-ui,sans-serif}\
 svg text{fill:var(--soft)}svg text.label{fill:var(--fg)}\
 svg .grid{stroke:var(--line)}svg .axis{stroke:var(--soft)}\
 .c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}\
