@@ -3,7 +3,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # Everything that must pass before a change lands.
-check: format lint licences docs test neon instruction-counts slow
+check: format lint licences docs test shared-cache neon instruction-counts slow
 
 # Formatting of Rust and TOML, spelling.
 format:
@@ -30,6 +30,10 @@ test:
 # The kernels' tests on aarch64, in QEMU; installs what that needs.
 neon:
     scripts/neon_tests.sh --if-possible
+
+# The shared tier of the score cache with real servers, single and in a cluster; installs them.
+shared-cache *options="--if-possible":
+    scripts/shared_cache_tests.sh {{options}}
 
 # Instructions of each kernel against those on record; installs valgrind. `--record` writes it.
 instruction-counts *options="--if-possible":

@@ -11,6 +11,8 @@
 //!    another, and a cached score has the bits of a computed one;
 //! 4. what the model reads of the passage, title and headings included.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 use topshelf_core::{ModelIdentity, Query};
 
@@ -34,6 +36,12 @@ impl PairKeys {
         Self(hash)
     }
 
+    /// The tag of all these pairs.
+    pub fn tag(&self) -> Tag {
+        let hash = self.0.clone().finalize();
+        Tag(hash.iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte)))
+    }
+
     /// The key of the pair with this passage, `text` being what the model reads of it.
     ///
     /// ```
@@ -48,6 +56,16 @@ impl PairKeys {
         let mut hash = self.0.clone();
         add(&mut hash, text);
         PairKey(hash.finalize().into())
+    }
+}
+
+/// What all pairs of one query under one model have in common, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag(u64);
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 

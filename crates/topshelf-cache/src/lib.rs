@@ -10,6 +10,7 @@
 //! | [`entry`] | what is kept of a pair, and how damage is found out |
 //! | [`cache`] | the tiers, one behind the other, and their counts |
 //! | [`disk`] | the tier that survives a restart |
+//! | [`shared`] | the tier that machines share |
 //! | `flight` | pairs that are being scored right now |
 //! | [`reranker`] | a reranker with a cache in front |
 //!
@@ -23,8 +24,10 @@ pub mod entry;
 mod flight;
 pub mod key;
 pub mod reranker;
+pub mod shared;
 
 pub use cache::{CacheOptions, CacheStats, ScoreCache};
 pub use disk::{DiskError, DiskStats};
 pub use key::PairKey;
 pub use reranker::CachedReranker;
+pub use shared::{SharedError, SharedOptions, SharedStats};

@@ -12,7 +12,7 @@ use topshelf_core::{
 use crate::cache::ScoreCache;
 use crate::entry::Entry;
 use crate::flight::{Boarded, Joined};
-use crate::key::{PairKey, PairKeys};
+use crate::key::{PairKey, PairKeys, Tag};
 
 /// A reranker with a [`ScoreCache`] in front of it. Several may share one cache.
 #[derive(Clone)]
@@ -31,6 +31,7 @@ impl CachedReranker {
     async fn score_missing(
         &self,
         query: &Query,
+        tag: Tag,
         wanted: &[(PairKey, Arc<Passage>)],
         found: &mut HashMap<PairKey, RerankOutcome>,
     ) -> Result<Vec<(PairKey, Arc<Passage>, Joined)>> {
@@ -61,7 +62,7 @@ impl CachedReranker {
                 let scored: RerankScore = *outcome.as_ref().ok()?;
                 scored.score.is_finite().then(|| (*key, Entry::from(scored)))
             });
-            self.cache.insert(entries);
+            self.cache.insert(tag, entries);
             found.extend(scored.map(|(key, outcome)| (*key, outcome.clone())));
             flight.land(&outcomes);
         }
@@ -89,11 +90,13 @@ impl Reranker for CachedReranker {
 
     async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
         let keys = PairKeys::new(self.inner.identity(), query);
+        let tag = keys.tag();
         let keys: Vec<PairKey> =
             passages.iter().map(|passage| keys.of(&passage.model_text())).collect();
         let mut found: HashMap<PairKey, RerankOutcome> = self
             .cache
-            .look_up(&keys)
+            .look_up(tag, &keys)
+            .await
             .into_iter()
             .map(|(key, entry)| (key, Ok(entry.into())))
             .collect();
@@ -106,7 +109,7 @@ impl Reranker for CachedReranker {
             }
         }
         while !wanted.is_empty() {
-            let joined = self.score_missing(query, &wanted, &mut found).await?;
+            let joined = self.score_missing(query, tag, &wanted, &mut found).await?;
             wanted = Vec::new();
             for (key, passage, receiver) in joined {
                 match receiver.await {

@@ -4,5 +4,8 @@
 mod callers;
 #[path = "it/disk.rs"]
 mod disk;
+#[cfg(feature = "shared-tests")]
+#[path = "it/shared.rs"]
+mod shared;
 #[path = "it/support.rs"]
 mod support;

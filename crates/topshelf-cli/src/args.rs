@@ -178,12 +178,13 @@ pub(crate) enum CacheCommand {
 Example:
   topshelf cache stats --json
 
-TOPSHELF_SCORE_CACHE says how many MiB it may take; 0 switches it off.")]
+TOPSHELF_SCORE_CACHE says how many MiB it may take; 0 switches it off. TOPSHELF_SHARED_CACHE names a
+Redis or Valkey server that machines share, redis://host:6379, or nodes of a cluster with commas.")]
     Stats {
         #[command(flatten)]
         format: Format,
     },
-    /// Remove it.
+    /// Remove it from this machine; the shared tier forgets by itself.
     #[command(after_help = "Example:\n  topshelf cache clear")]
     Clear {
         #[command(flatten)]

@@ -485,6 +485,17 @@ pub(crate) struct ScoreCacheStats {
     pub(crate) bytes: u64,
     /// What it may take, in bytes; 0 where it is switched off.
     pub(crate) limit: u64,
+    /// The tier that machines share; absent where none is set.
+    pub(crate) shared: Option<SharedCacheStats>,
+}
+
+/// The tier of the score cache that machines share.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SharedCacheStats {
+    /// Its nodes, without user and password.
+    pub(crate) nodes: Vec<String>,
+    /// Why it cannot be used; absent where it answers.
+    pub(crate) trouble: Option<String>,
 }
 
 /// What `cache clear` answers.

@@ -65,7 +65,9 @@
 //! ```
 
 pub use topshelf_cache as cache;
-pub use topshelf_cache::{CacheOptions, CacheStats, CachedReranker, ScoreCache};
+pub use topshelf_cache::{
+    CacheOptions, CacheStats, CachedReranker, ScoreCache, SharedOptions, SharedStats,
+};
 pub use topshelf_core::*;
 pub use topshelf_eval as eval;
 pub use topshelf_index::{

@@ -49,7 +49,7 @@ fn sixteen_callers_of_the_same_pairs_have_them_scored_once() {
     assert_eq!(pairs.load(Ordering::SeqCst), 100 + 16);
     let stats = cache.stats();
     assert_eq!(stats.scored, 116);
-    assert_eq!(stats.shared + stats.memory_hits, 15 * 100);
+    assert_eq!(stats.joined + stats.memory_hits, 15 * 100);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_failure_is_not_kept() {
 
 #[test]
 fn memory_is_bounded() {
-    let options = CacheOptions { memory: 96 * 100, disk: None };
+    let options = CacheOptions { memory: 96 * 100, ..CacheOptions::default() };
     let cache = Arc::new(ScoreCache::open(&options).0);
     let reranker = with_cache(Counting::new(), &cache);
     for round in 0..50 {
@@ -121,7 +121,7 @@ fn whoever_waited_for_a_caller_that_goes_away_scores_itself() {
     assert!(first.as_mut().poll(&mut context).is_pending());
     let mut second = pin!(reranker.score(&query, &passages));
     assert!(second.as_mut().poll(&mut context).is_pending());
-    assert_eq!(cache.stats().shared, 10);
+    assert_eq!(cache.stats().joined, 10);
     drop(first);
     let Poll::Ready(outcomes) = second.as_mut().poll(&mut context) else {
         panic!("it still waits for one that is gone")

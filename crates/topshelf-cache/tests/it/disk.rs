@@ -44,7 +44,10 @@ fn the_file_is_bounded_and_keeps_what_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("scores.redb");
     let limit = 2 << 20;
-    let options = CacheOptions { memory: 1, disk: Some((path.clone(), limit)) };
+    let options = {
+        let disk = Some((path.clone(), limit));
+        CacheOptions { memory: 1, disk, ..CacheOptions::default() }
+    };
     let cache = Arc::new(ScoreCache::open(&options).0);
     let reranker = with_cache(Counting::new(), &cache);
     let favourites = numbered(0..50);

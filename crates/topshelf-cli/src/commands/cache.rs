@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use topshelf::cache::disk;
-use topshelf::{CacheOptions, ScoreCache};
+use topshelf::{CacheOptions, ScoreCache, SharedOptions};
 
 use super::{cache_dir, print, print_json};
 use crate::args::CacheCommand;
 use crate::exit::usage;
-use crate::output::{ScoreCacheCleared, ScoreCacheStats};
+use crate::output::{ScoreCacheCleared, ScoreCacheStats, SharedCacheStats};
 
 /// MiB that the file may take; 0 for no cache.
 const SIZE: &str = "TOPSHELF_SCORE_CACHE";
+
+/// Addresses of the shared tier, apart by commas. Not an option, since it may hold a password.
+const SHARED: &str = "TOPSHELF_SHARED_CACHE";
 
 /// What it may take unless set: two million scores, about.
 const DEFAULT_MIB: u64 = 256;
@@ -35,7 +38,16 @@ pub(super) fn run(command: CacheCommand) -> Result<()> {
                 answer.entries,
                 answer.bytes as f64 / f64::from(1 << 20),
                 answer.limit >> 20
-            ))
+            ))?;
+            match answer.shared {
+                Some(SharedCacheStats { nodes, trouble: None }) => {
+                    print(&format!("shared: {} answers", nodes.join(", ")))
+                }
+                Some(SharedCacheStats { nodes, trouble: Some(trouble) }) => {
+                    print(&format!("shared: {} does not answer: {trouble}", nodes.join(", ")))
+                }
+                None => Ok(()),
+            }
         }
         CacheCommand::Clear { format } => {
             let path = file()?;
@@ -55,7 +67,17 @@ pub(super) fn run(command: CacheCommand) -> Result<()> {
 fn stats() -> Result<ScoreCacheStats> {
     let (path, limit) = (file()?, limit()?);
     let there = path.exists();
-    let mut answer = ScoreCacheStats { path: super::display(&path), entries: 0, bytes: 0, limit };
+    let mut answer = ScoreCacheStats {
+        path: super::display(&path),
+        entries: 0,
+        bytes: 0,
+        limit,
+        shared: shared()?.filter(|_| limit > 0).map(|shared| {
+            let options = CacheOptions { shared: Some(shared), ..CacheOptions::default() };
+            let stats = ScoreCache::open(&options).0.ask_shared();
+            SharedCacheStats { nodes: stats.nodes, trouble: stats.trouble }
+        }),
+    };
     if there && limit > 0 {
         let options = CacheOptions { disk: Some((path, limit)), ..CacheOptions::default() };
         let (cache, trouble) = ScoreCache::open(&options);
@@ -75,7 +97,8 @@ pub(super) fn open() -> Result<Option<Arc<ScoreCache>>> {
     if limit == 0 {
         return Ok(None);
     }
-    let options = CacheOptions { disk: Some((file()?, limit)), ..CacheOptions::default() };
+    let options =
+        CacheOptions { disk: Some((file()?, limit)), shared: shared()?, ..CacheOptions::default() };
     let (cache, trouble) = ScoreCache::open(&options);
     if let Some(trouble) = trouble {
         eprintln!("note: scores are not kept for the next time: {trouble}");
@@ -84,6 +107,21 @@ pub(super) fn open() -> Result<Option<Arc<ScoreCache>>> {
         eprintln!("note: the score cache was damaged and begins anew: {reason}");
     }
     Ok(Some(Arc::new(cache)))
+}
+
+/// The shared tier, if there is to be one.
+fn shared() -> Result<Option<SharedOptions>> {
+    let Some(given) = env::var_os(SHARED).filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
+    let nodes = given.to_str().ok_or_else(|| usage(format!("{SHARED} is not a text")))?;
+    let nodes = nodes.split(',').map(str::trim).filter(|node| !node.is_empty());
+    let options = SharedOptions::new(nodes).map_err(|error| {
+        usage(format!(
+            "{SHARED}: {error}; give it redis://host:6379, or a cluster's nodes with commas"
+        ))
+    })?;
+    Ok(Some(options))
 }
 
 fn file() -> Result<PathBuf> {

@@ -10,16 +10,24 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates, and which of the others each may know.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("topshelf-core", &[]),
     ("topshelf-cache", &["topshelf-core"]),
     ("topshelf-kernels", &[]),
     ("topshelf-eval", &[]),
+    ("topshelf-tune", &["topshelf-core", "topshelf-eval"]),
     ("topshelf-models", &["topshelf-core", "topshelf-kernels"]),
     ("topshelf-index", &["topshelf-core", "topshelf-kernels"]),
     (
         "topshelf",
-        &["topshelf-cache", "topshelf-core", "topshelf-eval", "topshelf-index", "topshelf-models"],
+        &[
+            "topshelf-cache",
+            "topshelf-core",
+            "topshelf-eval",
+            "topshelf-index",
+            "topshelf-models",
+            "topshelf-tune",
+        ],
     ),
     ("topshelf-cli", &["topshelf"]),
 ];
