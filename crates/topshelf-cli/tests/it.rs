@@ -10,4 +10,5 @@ mod it {
     mod kill;
     mod program;
     mod second_stage;
+    mod tune;
 }

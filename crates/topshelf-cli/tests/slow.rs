@@ -112,14 +112,18 @@ fn demo() {
     assert!(answer["example"]["hits"].as_array().is_some_and(|hits| !hits.is_empty()));
 }
 
-/// The stored BM25 candidates of a collection that reads fast: query, and passages in their order.
-fn candidates() -> Option<Vec<(Query, Vec<Arc<Passage>>)>> {
-    let folder = root().join("../shared/data/msmarco-dl19");
+/// The stored BM25 candidates of a collection's first queries: query, and passages in their order.
+fn candidates(
+    collection: &str,
+    run: &str,
+    queries: usize,
+) -> Option<Vec<(Query, Vec<Arc<Passage>>)>> {
+    let folder = root().join("../shared/data").join(collection);
     if !folder.is_dir() {
         println!("../shared/data is not here: no candidates");
         return None;
     }
-    let run = Run::open(folder.join("runs/bm25-top100.trec")).expect("a run");
+    let run = Run::open(folder.join("runs").join(run)).expect("a run");
     let folder = BeirFolder::open(&folder).expect("a collection");
     let topics = folder.topics("test").expect("topics").topics;
     let corpus: HashMap<String, String> = folder
@@ -134,7 +138,7 @@ fn candidates() -> Option<Vec<(Query, Vec<Arc<Passage>>)>> {
             .map(|document| Arc::new(Passage::standalone(&document.id, "", &corpus[&document.id])));
         (Query::new(&topic.text).expect("a query"), passages.collect())
     };
-    Some(topics.into_iter().map(of_topic).collect())
+    Some(topics.into_iter().take(queries).map(of_topic).collect())
 }
 
 /// All scores, as bits, and how long they took.
@@ -151,9 +155,70 @@ fn score(
     (scores, start.elapsed())
 }
 
+/// What `tune` says has to hold on queries that it has not seen: better than every stage alone, pair
+/// and plain reordering, or not to be told apart from it. And what it foretells has to come true.
+#[test]
+fn tuned_on_one_half_it_holds_on_the_other() {
+    let data = root().join("../shared/data/claude-codebase-chunks");
+    if !data.is_dir() {
+        println!("../shared/data is not here: nothing to tune on");
+        return;
+    }
+    pull_default_models();
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| scratch.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (profile, report) = (path("topshelf.toml"), path("report.html"));
+    let answer = run(&[
+        "tune",
+        "--data",
+        data.to_str().expect("UTF-8"),
+        "--depth",
+        "20",
+        "--no-cache",
+        "--out",
+        &profile,
+        "--report",
+        &report,
+    ]);
+    println!("tune: {}", answer["chosen"]);
+    let reached = answer["figures"]["mean"].as_f64().expect("a figure");
+    println!("tune: nDCG@10 {reached:.4} on {} held-out queries", answer["held_out"]);
+    let baselines = answer["baselines"].as_array().expect("baselines");
+    assert_eq!(baselines.len(), 6);
+    for other in baselines {
+        let difference = &other["difference"];
+        println!(
+            "tune: less {} {:+.4}, {}",
+            other["name"], difference["mean"], difference["verdict"]
+        );
+        assert!(difference["verdict"] != "hurts", "{other}");
+    }
+    let check = &answer["check"];
+    assert_eq!(check["same"], check["queries"], "{check}");
+    if let Some(shown) = answer["gate"]["held_out"].as_object() {
+        println!(
+            "tune: gate {} of queries skipped, {} of the measure lost: {}",
+            shown["skipped"], shown["loss"], answer["gate"]["reason"]
+        );
+    }
+    // And it is what the other commands use.
+    let measured = run(&[
+        "eval",
+        "--data",
+        data.to_str().expect("UTF-8"),
+        "--systems",
+        "hybrid",
+        "--profile",
+        &profile,
+    ]);
+    assert_eq!(measured["profile"], profile);
+    assert!(std::fs::read_to_string(&report).expect("a report").contains("</html>"));
+}
+
 #[test]
 fn scores_that_are_kept_cost_a_hundredth_at_most() {
-    let Some(candidates) = candidates() else { return };
+    let found = candidates("claude-codebase-chunks", "bm25-anserini-top100.trec", 100);
+    let Some(candidates) = found else { return };
     pull_default_models();
     let dir = tempfile::tempdir().expect("a temporary folder");
     let disk = Some((dir.path().join("scores.redb"), 64 << 20));
@@ -209,7 +274,8 @@ fn deadlines_are_kept() {
     /// Runs, of which one has to be good: a machine that is taken away for a while is not ours to
     /// answer for.
     const RUNS: usize = 3;
-    let Some(candidates) = candidates() else { return };
+    let found = candidates("msmarco-dl19", "bm25-top100.trec", usize::MAX);
+    let Some(candidates) = found else { return };
     pull_default_models();
     let model: Arc<dyn Reranker> = Arc::new(CrossEncoder::load("minilm-l12").expect("the model"));
     for allowed in [50, 100, 200] {

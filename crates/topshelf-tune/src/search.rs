@@ -4,7 +4,7 @@
 //! 2. For each first stage and each cascade the weight of the blend is fitted.
 //! 3. Every first stage at every depth, alone and with every cascade, plain and blended, is tried on
 //!    the training half, and the budget chooses: within a time, the best; within a loss, the fastest
-//!    that stays above it.
+//!    whose loss against the best, with a standard error on top, is within it.
 //! 4. A gate is sought for the chosen one.
 //!
 //! Then the held-out half is measured, and nothing is chosen any more.
@@ -324,8 +324,12 @@ fn choose(setups: &[Setup], trials: &[Trial], budget: Budget) -> Result<usize> {
         }
         Budget::Loss(loss) => {
             let best = places.clone().max_by(by_mean).ok_or(TuneError::NothingFound)?;
-            let least = trials[best].mean() * (1.0 - loss);
-            let within = places.filter(|at| trials[*at].mean() >= least);
+            let allowed = trials[best].mean() * loss;
+            // Few queries say little of a loss, and then only what is close to the best is within.
+            let within = places.filter(|at| {
+                let (mean, error) = trials[*at].loss_against(&trials[best]);
+                mean + error <= allowed
+            });
             within.min_by(|a, b| by_time(a, b).then(by_mean(b, a))).ok_or(TuneError::NothingFound)
         }
     }

@@ -73,6 +73,14 @@ impl Trial {
         mean(self.figures.iter().copied())
     }
 
+    /// How much less the mean is than another's, and the standard error of that.
+    pub(crate) fn loss_against(&self, other: &Self) -> (f64, f64) {
+        let losses = || other.figures.iter().zip(&self.figures).map(|(other, own)| other - own);
+        let (n, loss) = (self.figures.len() as f64, mean(losses()));
+        let variance = mean(losses().map(|each| (each - loss).powi(2)));
+        (loss, (variance / (n - 1.0).max(1.0)).sqrt())
+    }
+
     /// The mean time.
     pub(crate) fn mean_ms(&self) -> f64 {
         mean(self.milliseconds.iter().copied())

@@ -16,7 +16,7 @@ use super::program::{home_with_models, models, run, run_with_input, topshelf, wr
 const EXACT_SCALES: [&str; 3] = ["bm25", "rank", "normalised"];
 
 /// Panics unless the answer satisfies docs/schema/NAME.json.
-fn validate(name: &str, answer: &Value) {
+pub(super) fn validate(name: &str, answer: &Value) {
     let path = format!("{}/../../docs/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));
     let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();

@@ -90,6 +90,8 @@ pub(super) fn home_with_models(dir: &Path) -> PathBuf {
         for entry in fs::read_dir(&from).unwrap() {
             let entry = entry.unwrap();
             let to = to.join(entry.file_name());
+            // A copy onto a link would empty the real file.
+            assert!(!to.exists(), "the home is there already");
             // Links do not cross file systems; copies do.
             fs::hard_link(entry.path(), &to)
                 .or_else(|_| fs::copy(entry.path(), &to).map(drop))
