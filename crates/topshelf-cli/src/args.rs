@@ -509,6 +509,7 @@ Examples:
   topshelf judge --index docs.index --queries questions.txt --out judgments/
   topshelf judge --index docs.index --out judgments/            go on where you stopped
   topshelf judge --clicks clicks.jsonl --out judgments/         from a log instead of by hand
+  topshelf judge --index docs.index --out judgments/ --by qwen2.5:7b --endpoint http://localhost:11434/v1
   topshelf eval --own judgments/ --index docs.index             measure with them
 
 Queries are one a line, or records with a text. A line of a log has a query, a passage or document,
@@ -527,6 +528,14 @@ pub(crate) struct JudgeArguments {
     /// Take the judgments from this log of clicks and thumbs.
     #[arg(long, value_name = "LOG", conflicts_with = "index")]
     pub(crate) clicks: Option<PathBuf>,
+    /// Let this LLM judge first, into the split `llm`; judge some pairs by hand before or after, and
+    /// its agreement with you is told.
+    #[arg(long, value_name = "MODEL", conflicts_with = "clicks")]
+    pub(crate) by: Option<String>,
+    /// Where that LLM is: an OpenAI-compatible endpoint such as http://localhost:11434/v1 [default:
+    /// $TOPSHELF_LLM_ENDPOINT; a key is taken from $TOPSHELF_LLM_KEY].
+    #[arg(long, value_name = "URL", requires = "by")]
+    pub(crate) endpoint: Option<String>,
     /// Results of each stage that are judged.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive)]
     pub(crate) pool: usize,

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use topshelf::eval::EvalError;
+use topshelf::remote::RemoteError;
 use topshelf::tune::TuneError;
 use topshelf::{Blame, Error, IndexError, ModelError};
 
@@ -43,6 +44,8 @@ fn code(error: &anyhow::Error) -> u8 {
             }
             error.blame()
         } else if let Some(error) = cause.downcast_ref::<ModelError>() {
+            error.blame()
+        } else if let Some(error) = cause.downcast_ref::<RemoteError>() {
             error.blame()
         } else if let Some(error) = cause.downcast_ref::<TuneError>() {
             error.blame()

@@ -8,7 +8,7 @@ pub(crate) mod tuned;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use topshelf::report::Skipped;
 use topshelf::second_stage::RERANK_STAGE;
 use topshelf::{Hit, Metadata, Report};
@@ -520,6 +520,38 @@ pub(crate) struct JudgeAnswer {
     pub(crate) added: usize,
     /// Lines of a log that say nothing: shown and not clicked.
     pub(crate) ignored: usize,
+    /// What a model judged; absent without `--by`.
+    pub(crate) by_model: Option<JudgedByModel>,
+}
+
+/// What a model judged.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct JudgedByModel {
+    /// Its name.
+    pub(crate) model: String,
+    /// The split where its judgments are, beside those of a person.
+    pub(crate) split: String,
+    /// Pairs that it judged and no person did.
+    pub(crate) pairs: usize,
+    /// Answers in which there was no grade.
+    pub(crate) unreadable: usize,
+    /// Tokens read and written.
+    pub(crate) tokens: u64,
+    /// How far it agrees with a person; absent where no person has judged.
+    pub(crate) agreement: Option<Agreed>,
+}
+
+/// How far a model agrees with a person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Agreed {
+    /// Pairs that both judged.
+    pub(crate) pairs: usize,
+    /// The share with equal grades, 0 to 1.
+    pub(crate) equal: f64,
+    /// Cohen's kappa of the grades.
+    pub(crate) kappa: f64,
+    /// Cohen's kappa of relevant or not.
+    pub(crate) kappa_relevant: f64,
 }
 
 /// What `eval` answers.

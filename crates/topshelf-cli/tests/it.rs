@@ -4,6 +4,7 @@ mod it {
     mod architecture;
     mod awkward_files;
     mod bad_input;
+    mod endpoint;
     mod help;
     mod json;
     mod judge;

@@ -79,5 +79,6 @@ pub use topshelf_models::{
     BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, ModelError, ModelFolder, ModelSpec,
     Ranked, Scored, Store, pull, store::ModelState,
 };
+pub use topshelf_remote as remote;
 pub use topshelf_tune as tune;
 pub use topshelf_tune::Profile;

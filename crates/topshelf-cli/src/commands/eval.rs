@@ -94,6 +94,10 @@ fn collection(arguments: &EvalArguments, measures: &[Measure]) -> Result<EvalAns
     let folder = Folder::open(&arguments.collection)?;
     let mut topics = folder.topics(&arguments.collection.split)?;
     let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
+    if let Some(second) = &chosen.second_stage {
+        let models = second.cascade.iter().map(|step| step.model.as_str());
+        folder.check_judge(&arguments.collection.split, models)?;
+    }
     let systems = systems(arguments, &chosen, &folder)?;
     let embeds = systems.iter().any(System::embeds);
     let reranks = systems.iter().any(|system| system.reranked);

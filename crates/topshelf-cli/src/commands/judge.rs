@@ -9,6 +9,8 @@
 //! looked, so it is the weakest: a thumb outweighs it, and a grade outweighs both. That nobody clicked
 //! says nothing: most people stop reading at the first good result.
 
+pub(super) mod by_model;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::BufRead;
@@ -23,7 +25,7 @@ use topshelf::{CrossEncoder, Index, Passage, Pipeline, Query};
 use super::{chosen, display, print, print_json, with_first_stage};
 use crate::args::{JudgeArguments, RetrieverName};
 use crate::exit::usage;
-use crate::output::JudgeAnswer;
+use crate::output::{Agreed, JudgeAnswer, JudgedByModel};
 use crate::table;
 
 /// Characters of a passage that are shown.
@@ -49,12 +51,20 @@ enum Walked {
 pub(super) fn run(arguments: &JudgeArguments) -> Result<()> {
     let mut folder = Folder::open(&arguments.out)?;
     let before = folder.grades.len();
-    let ignored = if let Some(log) = &arguments.clicks {
-        folder.read_clicks(log)?
-    } else {
-        walk(arguments, &mut folder)?;
-        0
-    };
+    if let Some(queries) = &arguments.queries {
+        folder.add_queries(queries)?;
+        folder.save()?;
+    }
+    let (mut ignored, mut by_model) = (0, None);
+    match (&arguments.clicks, &arguments.by) {
+        (Some(log), _) => ignored = folder.read_clicks(log)?,
+        (None, Some(model)) => {
+            folder.has_queries()?;
+            folder.save()?;
+            by_model = Some(by_model::judge(arguments, model, &folder)?);
+        }
+        (None, None) => walk(arguments, &mut folder)?,
+    }
     folder.save()?;
     let answer = JudgeAnswer {
         folder: display(&folder.root),
@@ -62,9 +72,30 @@ pub(super) fn run(arguments: &JudgeArguments) -> Result<()> {
         judgments: folder.grades.len(),
         added: folder.grades.len().saturating_sub(before),
         ignored,
+        by_model,
     };
     if arguments.format.json {
         return print_json(&answer);
+    }
+    if let Some(JudgedByModel { model, pairs, unreadable, tokens, agreement, .. }) =
+        &answer.by_model
+    {
+        let checked = match agreement {
+            Some(Agreed { pairs, equal, kappa, .. }) => format!(
+                "on {pairs} pairs that you judged too it agrees in {:.0} % (kappa {kappa:.2})",
+                equal * 100.0
+            ),
+            None => "you have judged none of them, so nobody knows what they are worth; \
+                     `topshelf judge` without --by is how"
+                .to_owned(),
+        };
+        print(&format!(
+            "{pairs} pairs judged by {model}, {unreadable} answers without a grade, {tokens} tokens\n\
+             {checked}\n\
+             topshelf eval --own {} --split {} --index INDEX    measures with them",
+            answer.folder,
+            by_model::SPLIT
+        ))?;
     }
     print(&format!(
         "{} judgments of {} queries in {}, {} of them new{}\n\
@@ -83,13 +114,7 @@ fn walk(arguments: &JudgeArguments, folder: &mut Folder) -> Result<()> {
     let Some(index) = &arguments.index else {
         return Err(usage("give --index DIR to judge its passages, or --clicks LOG"));
     };
-    if let Some(queries) = &arguments.queries {
-        folder.add_queries(queries)?;
-        folder.save()?;
-    }
-    if folder.queries.is_empty() {
-        return Err(usage("there are no queries; give --queries FILE, one a line"));
-    }
+    folder.has_queries()?;
     let index = Index::open(index)?;
     let pools = Pools::new(arguments, &index)?;
     let mut answers = std::io::stdin().lock().lines();
@@ -191,6 +216,13 @@ impl Folder {
             }
         }
         Ok(own)
+    }
+
+    fn has_queries(&self) -> Result<()> {
+        if self.queries.is_empty() {
+            return Err(usage("there are no queries; give --queries FILE, one a line"));
+        }
+        Ok(())
     }
 
     fn queries_file(&self) -> PathBuf {

@@ -11,6 +11,7 @@ use topshelf::{AddOptions, BiEncoder, Embedder, Index, Precision, Settings, Writ
 
 use super::collection::Judged;
 use super::index::add_with_progress;
+use super::judge::by_model;
 use super::{cache_dir, display, embedder_of, interrupt_flag};
 use crate::args::CollectionOptions;
 use crate::exit::usage;
@@ -55,8 +56,24 @@ impl Folder {
         warnings.extend(topics.without_text.iter().map(|query| {
             format!("query {query} has judgments but no text; it counts as unanswered")
         }));
+        warnings.extend(self.judge_of(split)?.map(|judge| judge.warning()));
         let queries = topics.topics.into_iter().map(|t| Judged { id: t.id, text: t.text });
         Ok(JudgedQueries { queries: queries.collect(), qrels: topics.qrels, warnings })
+    }
+
+    /// What is known of the model that judged a split, if one did.
+    fn judge_of(&self, split: &str) -> Result<Option<by_model::Record>> {
+        let own = self.own.is_some() && split == by_model::SPLIT;
+        if own { by_model::record_of(self.beir.root()) } else { Ok(None) }
+    }
+
+    /// Refuses to measure a model by its own judgments.
+    pub(super) fn check_judge<'a>(
+        &self,
+        split: &str,
+        rerankers: impl IntoIterator<Item = &'a str>,
+    ) -> Result<()> {
+        self.judge_of(split)?.map_or(Ok(()), |judge| judge.check(rerankers))
     }
 
     /// Whether the index has no vectors, so that only words can be looked up.

@@ -30,6 +30,10 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
         _ => return Err(usage("tuning is for one measure")),
     };
     let folder = Folder::open(&arguments.collection)?;
+    for split in [Some(&arguments.collection.split), arguments.train.as_ref()].into_iter().flatten()
+    {
+        folder.check_judge(split, arguments.rerank.iter().map(String::as_str))?;
+    }
     let (queries, qrels, halves, mut warnings) = judged_queries(arguments, &folder)?;
     let judged = tune::Judged {
         unit: folder.unit(&qrels)?,

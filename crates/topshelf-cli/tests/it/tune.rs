@@ -1,5 +1,6 @@
 //! Tuning from outside: a small collection, its profile, and what the other commands make of it.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -21,13 +22,15 @@ fn collection() -> TempDir {
     let mut qrels = "query-id\tcorpus-id\tscore\n".to_owned();
     for (n, animal) in ANIMALS.iter().enumerate() {
         let years = 3 + n;
-        corpus += &format!(
+        let _ = write!(
+            corpus,
             "{{\"_id\": \"age-{n}\", \"title\": \"\", \"text\": \"A {animal} lives for up to {years} \
              years.\"}}\n{{\"_id\": \"home-{n}\", \"title\": \"\", \"text\": \"How old is the \
              {animal} house of the zoo? The {animal} moved in last spring.\"}}\n"
         );
-        queries += &format!("{{\"_id\": \"q{n}\", \"text\": \"how old does a {animal} get\"}}\n");
-        qrels += &format!("q{n}\tage-{n}\t1\n");
+        let _ =
+            writeln!(queries, "{{\"_id\": \"q{n}\", \"text\": \"how old does a {animal} get\"}}");
+        let _ = writeln!(qrels, "q{n}\tage-{n}\t1"); // a string takes all
     }
     write(dir.path(), "data/corpus.jsonl", corpus);
     write(dir.path(), "data/queries.jsonl", queries);
