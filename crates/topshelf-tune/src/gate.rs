@@ -4,7 +4,8 @@
 //! falls by no more than the terms allow. Whether a signal is any good is asked in cross-validation:
 //! thresholds from four fifths of the training queries, what they save and lose on the fifth. The
 //! signal that saves most within the terms is fitted on all of them, and the held-out half has the
-//! last word: unless the terms hold there, too, the gate stays off.
+//! last word: unless the terms hold there, too, the gate stays off. It also does where there are too
+//! few queries to show anything.
 //!
 //! What the same share of queries, skipped at random, would lose stands beside it. Where reranking
 //! gains little, skipping at random loses little, and that is no merit of the gate.
@@ -19,6 +20,9 @@ use crate::setup::Retrievers;
 
 /// The seed of resampling: the same figures give the same interval every time.
 const SEED: u64 = 1;
+
+/// Queries in each half below which nothing is shown, whatever the figures say.
+pub const LEAST_QUERIES: usize = 50;
 
 /// Points of the curve.
 const CURVE: usize = 20;
@@ -192,9 +196,17 @@ pub(crate) fn fit(
     let keeps = |coverage: &Coverage| {
         coverage.skipped >= terms.min_saved && coverage.loss <= terms.max_loss
     };
-    own.accepted = keeps(&crossed) && keeps(&shown);
+    let few = n.min(held_out.with.len()) < LEAST_QUERIES;
+    own.accepted = keeps(&crossed) && keeps(&shown) && !few;
     own.reason = if keeps(&crossed) { shown_told } else { crossed_told };
     own.reason = format!("{}; {wanted}", own.reason);
+    if few {
+        own.reason += &format!(", and {LEAST_QUERIES} queries in each half to show it");
+    }
+    if own.accepted && shown.loss_at_random <= terms.max_loss {
+        own.reason +=
+            "; as many skipped at random would lose as little, since reranking gains little";
+    }
     Ok(own)
 }
 
@@ -343,6 +355,13 @@ mod tests {
         let fitted = fit(Retrievers::Bm25, terms, &seen(100, false), &seen(80, false)).unwrap();
         assert!(!fitted.accepted, "{fitted:?}");
         assert!(fitted.reason.contains("signals") || fitted.reason.contains("wanted"));
+    }
+
+    #[test]
+    fn few_queries_show_nothing() {
+        let terms = GateTerms::default();
+        let fitted = fit(Retrievers::Bm25, terms, &seen(100, true), &seen(40, true)).unwrap();
+        assert!(!fitted.accepted && fitted.reason.contains("50 queries"), "{fitted:?}");
     }
 
     #[test]
