@@ -89,13 +89,13 @@ pub(super) fn run(arguments: &JudgeArguments) -> Result<()> {
                      `topshelf judge` without --by is how"
                 .to_owned(),
         };
-        print(&format!(
+        return print(&format!(
             "{pairs} pairs judged by {model}, {unreadable} answers without a grade, {tokens} tokens\n\
              {checked}\n\
              topshelf eval --own {} --split {} --index INDEX    measures with them",
             answer.folder,
             by_model::SPLIT
-        ))?;
+        ));
     }
     print(&format!(
         "{} judgments of {} queries in {}, {} of them new{}\n\
