@@ -3,7 +3,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # Everything that must pass before a change lands.
-check: format lint licences docs test shared-cache neon instruction-counts slow
+check: format lint licences docs test shared-cache neon instruction-counts slow reports
 
 # Formatting of Rust and TOML, spelling.
 format:
@@ -43,6 +43,10 @@ instruction-counts *options="--if-possible":
 slow:
     cargo test --release -p topshelf-models --features slow-tests --test slow -- --nocapture
     cargo test --release -p topshelf-cli --features slow-tests --test slow -- --nocapture --test-threads 1
+
+# The reports in a real browser, light and dark, wide and narrow; installs chromium.
+reports *options="--if-possible":
+    python3 scripts/report_in_browser.py {{options}}
 
 # Formats what `format` checks.
 fix:
