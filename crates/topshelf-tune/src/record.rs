@@ -1,7 +1,7 @@
 //! Every stage asked once for every query, and replayed as often as one likes.
 //!
 //! A [`Recording`] holds, for each query, what the retrievers found and what the rerankers said of
-//! every passage that some setup would ask them about. [`Recording::replay`] runs a setup on it: the
+//! every passage that some setup would ask them about. To replay it is to run a setup on it: the
 //! real fusion, the real second stage with all its policies, over a reranker that looks its answers
 //! up. Times are replayed, too: a retriever's as it was measured; a reranker's as the bytes that it
 //! would read times the pace that was measured on a sample of queries, without any cache.

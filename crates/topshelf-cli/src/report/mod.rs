@@ -1,6 +1,6 @@
 //! Reports as one web page each: no script, no font, nothing from a network.
 //!
-//! [`evaluated`] writes that of `eval`, [`tuned`] that of `tune`; both draw with [`chart`] on a
+//! [`mod@evaluated`] writes that of `eval`, [`mod@tuned`] that of `tune`; both draw with [`chart`] on a
 //! [`page`]. They read nothing but the answer that `--json` prints, so the two cannot differ.
 
 mod chart;
