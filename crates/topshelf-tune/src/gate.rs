@@ -199,10 +199,9 @@ pub(crate) fn fit(
     let few = n.min(held_out.with.len()) < LEAST_QUERIES;
     own.accepted = keeps(&crossed) && keeps(&shown) && !few;
     own.reason = if keeps(&crossed) { shown_told } else { crossed_told };
-    own.reason = format!("{}; {wanted}", own.reason);
-    if few {
-        own.reason += &format!(", and {LEAST_QUERIES} queries in each half to show it");
-    }
+    let enough =
+        if few { format!(", and {LEAST_QUERIES} queries in each half") } else { String::new() };
+    own.reason = format!("{}; {wanted}{enough}", own.reason);
     if own.accepted && shown.loss_at_random <= terms.max_loss {
         own.reason +=
             "; as many skipped at random would lose as little, since reranking gains little";
