@@ -610,7 +610,7 @@ pub(crate) struct EvalArguments {
     pub(crate) profile: ProfileOption,
     #[command(flatten)]
     pub(crate) first_stage: FirstStage,
-    /// Measures; unless given nDCG@10, recall@5, 10, 20 and 100, success@1 and 3, MRR@10, MAP.
+    /// Measures; unless given nDCG@10, recall@5, 10, 20 and 100, success@1, 3 and 10, MRR@10, MAP.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) measures: Vec<String>,
     /// Judgments from this grade on count as relevant in the measures that know only relevant

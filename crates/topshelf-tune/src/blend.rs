@@ -69,17 +69,20 @@ pub(crate) fn weighted(setup: &Setup, score: BlendScore) -> Vec<(f32, Setup)> {
     (0..=STEPS).map(at).collect()
 }
 
-/// Fits the weight from the trials of [`weighted`].
+/// Fits the weight from the trials of [`weighted`], the first of which has no weight.
 pub(crate) fn fit(weights: &[f32], trials: &[Trial]) -> Weight {
     let n = trials.first().map_or(0, |trial| trial.figures.len());
     let best = |kept: &[usize]| {
-        let means = trials.iter().map(|trial| mean(kept.iter().map(|at| trial.figures[*at])));
+        let mean_of = |trial: &Trial| mean(kept.iter().map(|at| trial.figures[*at]));
+        let means = trials.iter().map(mean_of);
         let best = weights.iter().zip(means).max_by(|a, b| {
             // Of equals the one nearest to the default.
             let distance = |weight: f32| (weight - DEFAULT_WEIGHT).abs();
             a.1.total_cmp(&b.1).then(distance(*b.0).total_cmp(&distance(*a.0)))
         });
-        best.map_or(DEFAULT_WEIGHT, |(weight, _)| *weight)
+        // What is no better than nothing is not worth its time.
+        let nothing = trials.first().map_or(0.0, mean_of);
+        best.filter(|(_, mean)| *mean > nothing).map_or(0.0, |(weight, _)| *weight)
     };
     let folds: Vec<f32> = folds(n).map(|(kept, _)| best(&kept)).collect();
     let fitted = folds.iter().sum::<f32>() / folds.len() as f32;
@@ -139,8 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_matters_it_is_the_default() {
+    fn where_no_weight_is_better_than_none_it_is_none() {
         let trials: Vec<Trial> = weights().iter().map(|_| trial(vec![0.5; 50])).collect();
+        assert!(fit(&weights(), &trials).weight.abs() < 1e-9);
+        // And of equally good ones the one nearest to the default.
+        let with = |weight: &f32| trial(vec![if *weight > 0.25 { 0.6 } else { 0.5 }; 50]);
+        let trials: Vec<Trial> = weights().iter().map(with).collect();
         assert!((fit(&weights(), &trials).weight - DEFAULT_WEIGHT).abs() < 1e-6);
     }
 

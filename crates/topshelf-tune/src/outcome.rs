@@ -29,6 +29,9 @@ pub struct Tuned {
     pub held_out: usize,
     /// Setups that were tried.
     pub searched: usize,
+    /// The rerankers that hurt: behind every first stage, the best weight of their score was 0 in
+    /// every fold.
+    pub hurts: Vec<String>,
     /// What was chosen.
     pub setup: Setup,
     /// The same in one line.

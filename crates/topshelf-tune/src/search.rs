@@ -9,6 +9,8 @@
 //!
 //! Then the held-out half is measured, and nothing is chosen any more.
 
+use std::collections::HashSet;
+
 use topshelf_core::{
     Blend, BlendScore, Calibration, EarlyStop, Fusion, Normalisation, WindowOptions,
 };
@@ -112,6 +114,12 @@ struct Contender {
     weight: Option<(BlendScore, Weight)>,
 }
 
+/// What takes part, and the rerankers that hurt behind every first stage.
+struct Field {
+    contenders: Vec<Contender>,
+    hurts: Vec<String>,
+}
+
 /// Chooses a setup on the training half and measures it on the other. `progress` is told how many of
 /// how many setups have been tried.
 ///
@@ -126,7 +134,7 @@ pub fn tune(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Tuned> {
     let Halves { training, held_out } = halves;
-    let contenders = contenders(recording, judged, training, options, progress)?;
+    let Field { contenders, hurts } = field(recording, judged, training, options, progress)?;
     let setups: Vec<Setup> = contenders.iter().map(|own| own.setup.clone()).collect();
     let total = setups.len();
     let trials =
@@ -178,6 +186,7 @@ pub fn tune(
         training: training.len(),
         held_out: held_out.len(),
         searched: setups.len(),
+        hurts,
         described: setup.describe(),
         figures: Figures::from(&trial),
         ungated,
@@ -196,13 +205,13 @@ pub fn tune(
 }
 
 /// Every setup that takes part, its fitted parts fitted on the training half.
-fn contenders(
+fn field(
     recording: &Recording,
     judged: &Judged,
     training: &[usize],
     options: &TuneOptions,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Contender>> {
+) -> Result<Field> {
     let (has_bm25, has_dense) = recording.has();
     let firsts = options.first_stages(has_bm25, has_dense);
     let deepest = options.depths.iter().copied().max().unwrap_or_default();
@@ -211,6 +220,7 @@ fn contenders(
     let at_depth: Vec<&FirstStage> = firsts.iter().filter(|first| first.depth == deepest).collect();
     let fits = at_depth.len() * cascades.len() * 2;
     let mut done = 0;
+    let mut helped = HashSet::new();
     for first in at_depth {
         // Without reranking the depth is of no consequence.
         let alone = Setup { first_stage: first.clone(), second_stage: None };
@@ -232,6 +242,7 @@ fn contenders(
                 let weight = blend::fit(&weights, &trials);
                 // At no weight it is the first stage alone, which is there already.
                 if weight.weight > 0.0 {
+                    helped.insert(cascade.models());
                     let mut setup = plain.clone();
                     if let Some(reranking) = &mut setup.second_stage {
                         let weight = weight.weight;
@@ -248,7 +259,8 @@ fn contenders(
             }
         }
     }
-    Ok(contenders)
+    let hurts = cascades.iter().map(Reranking::models).filter(|name| !helped.contains(name));
+    Ok(Field { contenders, hurts: hurts.collect() })
 }
 
 /// Every reranker alone, and every cheaper one before every dearer one.

@@ -196,9 +196,12 @@ impl Reranking {
     pub fn models(&self) -> String {
         let named = self.cascade.iter().map(|step| {
             let name = step.model.rsplit('/').next().unwrap_or(&step.model);
-            match step.keep {
-                Some(keep) => format!("{name} ({keep})"),
-                None => name.to_owned(),
+            match (step.keep, step.early_stop) {
+                (None, _) => name.to_owned(),
+                (Some(keep), None) => format!("{name} ({keep})"),
+                (Some(keep), Some(stop)) => {
+                    format!("{name} ({keep}, ends early at a risk of {:.0} %)", stop.risk * 100.0)
+                }
             }
         });
         named.collect::<Vec<_>>().join(" then ")

@@ -64,6 +64,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+//!
+//! # As it was tuned
+//!
+//! `topshelf tune` writes a [`Profile`]; the library builds the pipeline that it describes.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use topshelf::{BiEncoder, Bm25Options, CrossEncoder, Index, Pipeline, Profile, Reranker};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let index = Index::open("docs.index")?;
+//! let setup = Profile::open("topshelf.toml")?.setup();
+//! let mut builder = Pipeline::builder();
+//! if setup.first_stage.retriever.by_words() {
+//!     builder = builder.retriever(index.bm25(Bm25Options::default()));
+//! }
+//! if setup.first_stage.retriever.by_meaning() {
+//!     builder = builder.retriever(index.dense(Arc::new(BiEncoder::load("bge-small")?))?);
+//! }
+//! let load = |name: &str| -> Result<Arc<dyn Reranker>, Box<dyn std::error::Error>> {
+//!     Ok(Arc::new(CrossEncoder::load(name)?))
+//! };
+//! let pipeline = setup.apply(builder, load)?.top(10).build()?;
+//! # Ok(())
+//! # }
+//! ```
+
 pub use topshelf_cache as cache;
 pub use topshelf_cache::{
     CacheOptions, CacheStats, CachedReranker, ScoreCache, SharedOptions, SharedStats,

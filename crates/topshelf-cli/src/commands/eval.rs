@@ -20,7 +20,7 @@ use crate::report;
 
 /// What is measured unless asked otherwise; differences are told in the first.
 const DEFAULT_MEASURES: &str =
-    "nDCG@10,recall@5,recall@10,recall@20,recall@100,success@1,success@3,MRR@10,MAP";
+    "nDCG@10,recall@5,recall@10,recall@20,recall@100,success@1,success@3,success@10,MRR@10,MAP";
 
 pub(super) fn run(arguments: &EvalArguments) -> Result<()> {
     if let [before, after] = arguments.compare.as_slice() {

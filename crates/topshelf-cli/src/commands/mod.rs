@@ -18,6 +18,7 @@ mod tune;
 mod tuned;
 
 pub(crate) use collection::verdict;
+pub(crate) use tuned::hurts;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

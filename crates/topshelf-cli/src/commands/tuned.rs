@@ -34,6 +34,9 @@ pub(super) fn as_text(answer: &TuneAnswer) -> String {
         let _ = writeln!(text, "{}", told(&other.name, measure, &other.difference));
     }
 
+    for name in &answer.hurts {
+        let _ = writeln!(text, "{}", hurts(name));
+    }
     text += &front(answer);
     text += &fitted(answer);
     let check = &answer.check;
@@ -50,6 +53,13 @@ pub(super) fn as_text(answer: &TuneAnswer) -> String {
         answer.profile
     );
     text
+}
+
+/// What is said of a reranker that hurts.
+pub(crate) fn hurts(name: &str) -> String {
+    format!(
+        "{name} hurts here: behind every first stage, the best weight of its score was 0 in every fold"
+    )
 }
 
 /// The front, and the chosen setup at other depths.

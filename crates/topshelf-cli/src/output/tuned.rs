@@ -27,6 +27,8 @@ pub(crate) struct TuneAnswer {
     pub(crate) searched: usize,
     /// Pairs that were scored to try them.
     pub(crate) pairs: usize,
+    /// The rerankers that hurt here: behind every first stage the best weight of their score was 0.
+    pub(crate) hurts: Vec<String>,
     /// The chosen pipeline, in one line.
     pub(crate) chosen: String,
     /// What it reaches.
@@ -295,6 +297,7 @@ impl TuneAnswer {
             held_out: tuned.held_out,
             searched: tuned.searched,
             pairs,
+            hurts: tuned.hurts.clone(),
             chosen: tuned.described.clone(),
             figures: (&tuned.figures).into(),
             ungated: tuned.ungated.as_ref().map(TunedFigures::from),

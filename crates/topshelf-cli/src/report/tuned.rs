@@ -2,6 +2,7 @@
 
 use super::chart::{Axis, Chart, Point};
 use super::page::{Cell, Page};
+use crate::commands::hurts;
 use crate::output::tuned::{Difference, TuneAnswer, TunedCoverage, TunedFigures};
 
 /// The page.
@@ -30,6 +31,9 @@ pub(crate) fn tuned(answer: &TuneAnswer) -> String {
         check.foretold_p95_ms
     ));
     table(&mut page, answer);
+    for name in &answer.hurts {
+        page.prose(&format!("{}.", hurts(name)));
+    }
 
     page.heading("What more time buys");
     page.prose(
