@@ -6,7 +6,7 @@
 //! up. Times are replayed, too: a retriever's as it was measured; a reranker's as the bytes that it
 //! would read times the pace that was measured on a sample of queries, without any cache.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -59,8 +59,9 @@ pub struct Recording {
 pub(crate) struct Recorded {
     pub(crate) id: String,
     pub(crate) query: Query,
-    bm25: Option<Found>,
-    dense: Option<Found>,
+    /// At each depth, since what stands at the cut may be decided by a tie.
+    bm25: BTreeMap<usize, Found>,
+    dense: BTreeMap<usize, Found>,
     /// For each model, by passage.
     scores: Vec<Arc<HashMap<String, RerankOutcome>>>,
 }
@@ -102,19 +103,20 @@ pub async fn record(
     first_stages: &[FirstStage],
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Recording> {
-    let depth = first_stages.iter().map(|first| first.depth).max().unwrap_or_default();
+    let depths: BTreeSet<usize> = first_stages.iter().map(|first| first.depth).collect();
     let mut recorded = Vec::with_capacity(queries.len());
+    let mut known = HashMap::new();
     for (id, query) in queries {
         let own = Recorded {
             id: id.clone(),
             query: query.clone(),
-            bm25: find(stages.bm25.as_deref(), query, depth).await?,
-            dense: find(stages.dense.as_deref(), query, depth).await?,
+            bm25: find(stages.bm25.as_deref(), query, &depths, &mut known).await?,
+            dense: find(stages.dense.as_deref(), query, &depths, &mut known).await?,
             scores: Vec::new(),
         };
         recorded.push(own);
     }
-    if recorded.iter().all(|query| query.found().next().is_none()) {
+    if recorded.iter().all(|query| query.deepest().all(Ranking::is_empty)) {
         return Err(TuneError::NothingFound);
     }
     let mut models = Vec::new();
@@ -140,21 +142,34 @@ pub async fn record(
     Ok(Recording { queries: recorded, models })
 }
 
+/// What a retriever finds at each depth. Passages that are `known` are kept once.
 async fn find(
     retriever: Option<&dyn Retriever>,
     query: &Query,
-    depth: usize,
-) -> Result<Option<Found>> {
-    let Some(retriever) = retriever else { return Ok(None) };
-    let start = Instant::now();
-    let ranking = match retriever.retrieve(query, depth).await {
-        Ok(ranking) => ranking,
-        Err(Error::NothingToLookUp { .. }) => {
-            Ranking::new(retriever.name(), Scale::Rank, std::iter::empty())?
-        }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Some(Found { ranking, milliseconds: start.elapsed().as_secs_f64() * 1e3 }))
+    depths: &BTreeSet<usize>,
+    known: &mut HashMap<String, Arc<Passage>>,
+) -> Result<BTreeMap<usize, Found>> {
+    let mut at_depths = BTreeMap::new();
+    let Some(retriever) = retriever else { return Ok(at_depths) };
+    for depth in depths {
+        let start = Instant::now();
+        let ranking = match retriever.retrieve(query, *depth).await {
+            Ok(ranking) => ranking,
+            Err(Error::NothingToLookUp { .. }) => {
+                Ranking::new(retriever.name(), Scale::Rank, std::iter::empty())?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        let scale = ranking.scale();
+        let found = ranking.into_hits().into_iter().map(|hit| {
+            let id = hit.passage.id.clone();
+            (Arc::clone(known.entry(id).or_insert(hit.passage)), hit.score)
+        });
+        let ranking = Ranking::new(retriever.name(), scale, found.collect::<Vec<_>>())?;
+        at_depths.insert(*depth, Found { ranking, milliseconds });
+    }
+    Ok(at_depths)
 }
 
 /// What a byte takes, in milliseconds: the median over a sample of queries.
@@ -162,7 +177,7 @@ async fn pace(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<f64> {
     let mut paces = Vec::new();
     let step = queries.len().div_ceil(TIMED).max(1);
     for query in queries.iter().step_by(step) {
-        let hits = query.found().flat_map(|ranking| ranking.hits().iter().take(TIMED_DEPTH));
+        let hits = query.deepest().flat_map(|ranking| ranking.hits().iter().take(TIMED_DEPTH));
         let passages: Vec<Arc<Passage>> = hits.map(|hit| Arc::clone(&hit.passage)).collect();
         if passages.is_empty() {
             continue;
@@ -181,15 +196,17 @@ fn bytes(query: &Query, passage: &Passage) -> usize {
 }
 
 impl Recorded {
-    fn found(&self) -> impl Iterator<Item = &Ranking> {
-        [&self.bm25, &self.dense].into_iter().flatten().map(|found| &found.ranking)
+    /// What each retriever found at the greatest depth.
+    fn deepest(&self) -> impl Iterator<Item = &Ranking> {
+        let deepest = [&self.bm25, &self.dense].map(BTreeMap::last_key_value);
+        deepest.into_iter().flatten().map(|(_, found)| &found.ranking)
     }
 
     /// The candidates of a first stage and the milliseconds that it takes.
     fn candidates(&self, first: &FirstStage) -> Result<(Ranking, f64)> {
-        let of = |wanted: bool, found: &Option<Found>| {
-            let found = found.as_ref().filter(|_| wanted)?;
-            Some((found.ranking.clone().top(first.depth), found.milliseconds))
+        let of = |wanted: bool, found: &BTreeMap<usize, Found>| {
+            let found = found.get(&first.depth).filter(|_| wanted)?;
+            Some((found.ranking.clone(), found.milliseconds))
         };
         let found = [
             of(first.retriever.by_words(), &self.bm25),
@@ -255,7 +272,7 @@ impl Recording {
     /// Whether words and whether meanings were looked up.
     pub(crate) fn has(&self) -> (bool, bool) {
         let has = |found: fn(&Recorded) -> bool| self.queries.iter().any(found);
-        (has(|query| query.bm25.is_some()), has(|query| query.dense.is_some()))
+        (has(|query| !query.bm25.is_empty()), has(|query| !query.dense.is_empty()))
     }
 
     /// The scale of a model's scores.

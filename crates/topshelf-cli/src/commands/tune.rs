@@ -99,8 +99,8 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
     bar.finish();
     if done.same < done.queries {
         warnings.push(format!(
-            "{} of {} answers were not the foretold ones, passage by passage; equal scores at the \
-             cut and approximate search can do that",
+            "{} of {} answers were not the foretold ones, passage by passage; an index that changes \
+             meanwhile can do that, and nothing else should",
             done.queries - done.same,
             done.queries
         ));
