@@ -90,8 +90,8 @@ pub(crate) struct Replayed {
     pub(crate) pairs: usize,
 }
 
-/// Asks the stages. `first_stages` says which candidates will be wanted; `progress` is told how many
-/// queries are done.
+/// Asks the stages, each query twice: the retrievers first, then the rerankers. `first_stages` says
+/// which candidates will be wanted; `progress` is told how many of the two times as many are done.
 ///
 /// # Errors
 ///
@@ -115,6 +115,7 @@ pub async fn record(
             scores: Vec::new(),
         };
         recorded.push(own);
+        progress(recorded.len());
     }
     if recorded.iter().all(|query| query.deepest().all(Ranking::is_empty)) {
         return Err(TuneError::NothingFound);
@@ -137,7 +138,7 @@ pub async fn record(
             let ids = passages.iter().map(|passage| passage.id.clone());
             own.scores.push(Arc::new(ids.zip(outcomes).collect()));
         }
-        progress(done + 1);
+        progress(queries.len() + done + 1);
     }
     Ok(Recording { queries: recorded, models })
 }

@@ -1,6 +1,7 @@
 //! `topshelf index`: adding, removing, looking.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use topshelf::chunk::ChunkOptions;
@@ -125,6 +126,7 @@ pub(super) fn add_with_progress(
     options: &AddOptions,
 ) -> Result<AddReport> {
     let what = if embedder.is_some() { "indexing and embedding" } else { "indexing" };
+    super::WRITING.store(true, Ordering::Relaxed);
     let mut progress = Progress::new(what, None, "kB");
     // Bytes of files that are done, and of the documents of the one that is being read.
     let (mut in_files, mut in_documents) = (0, 0);
@@ -143,6 +145,7 @@ pub(super) fn add_with_progress(
         AddEvent::Warning(warning) => progress.line(&format!("warning: {warning}")),
         _ => {}
     });
+    super::WRITING.store(false, Ordering::Relaxed);
     progress.finish();
     Ok(report?)
 }

@@ -105,13 +105,16 @@ fn cache_dir() -> Result<PathBuf> {
         .context("the model store has no parent folder")
 }
 
-/// A flag that Ctrl-C sets. The second Ctrl-C ends the program at once, which an index survives
-/// as it survives a crash.
+/// Whether an index is being written, which is ended in order; anything else ends at once.
+static WRITING: AtomicBool = AtomicBool::new(false);
+
+/// A flag that Ctrl-C sets while an index is written. The second Ctrl-C ends the program at once,
+/// which an index survives as it survives a crash; so does the first while none is written.
 fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&flag);
     ctrlc::set_handler(move || {
-        if set.swap(true, Ordering::Relaxed) {
+        if !WRITING.load(Ordering::Relaxed) || set.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
         eprintln!("\nstopping; the index stays as it was (Ctrl-C again to stop at once)");

@@ -68,7 +68,9 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
     let firsts = options.first_stages(true, embeds);
     let asked = queries.iter().map(|own| Ok((own.id.clone(), Query::new(&own.text)?)));
     let asked: Vec<(String, Query)> = asked.collect::<Result<_>>()?;
-    let mut bar = Progress::new("asking every stage", Some(asked.len() as u64), "queries");
+    // The retrievers, and then the rerankers.
+    let questions = 2 * asked.len() as u64;
+    let mut bar = Progress::new("asking every stage", Some(questions), "questions");
     let mut tick = |done: usize| bar.set(done as u64);
     let recording = pollster::block_on(tune::record(&stages, &asked, &firsts, &mut tick))?;
     bar.finish();

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -156,6 +158,21 @@ fn what_cannot_be_tuned_is_told() {
     let refused = run(dir.path(), &["tune"]);
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("--data DIR"), "{refused:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn interrupted_it_ends_at_once_and_writes_nothing() {
+    let dir = collection();
+    let mut command = topshelf(dir.path(), &TUNE);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    // The index is done; what follows is nothing that has to be ended in order.
+    assert!(lines.any(|line| line.unwrap() == "asking every stage ..."));
+    let sent = Command::new("sh").arg("-c").arg(format!("kill -INT {}", child.id())).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!dir.path().join("topshelf.toml").exists());
 }
 
 #[test]
