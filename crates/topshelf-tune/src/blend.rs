@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The 0.6 is a rerank score that counts 1.5 times the first stage's. The corpus may also say 0 in
-//! every fold: then the reranker hurts here, nothing is drawn anywhere, and it is left out.
+//! every fold: then the reranker gains nothing here, or hurts, and is left out.
 
 use serde::Serialize;
 use topshelf_core::{Blend, BlendScore};

@@ -29,9 +29,9 @@ pub struct Tuned {
     pub held_out: usize,
     /// Setups that were tried.
     pub searched: usize,
-    /// The rerankers that hurt: behind every first stage, the best weight of their score was 0 in
-    /// every fold.
-    pub hurts: Vec<String>,
+    /// The rerankers that gain nothing, or hurt: behind every first stage, no weight of their score
+    /// was better than none, in any fold.
+    pub without_gain: Vec<String>,
     /// What was chosen.
     pub setup: Setup,
     /// The same in one line.

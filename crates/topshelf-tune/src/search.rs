@@ -114,10 +114,10 @@ struct Contender {
     weight: Option<(BlendScore, Weight)>,
 }
 
-/// What takes part, and the rerankers that hurt behind every first stage.
+/// What takes part, and the rerankers that gain nothing behind any first stage.
 struct Field {
     contenders: Vec<Contender>,
-    hurts: Vec<String>,
+    without_gain: Vec<String>,
 }
 
 /// Chooses a setup on the training half and measures it on the other. `progress` is told how many of
@@ -134,7 +134,7 @@ pub fn tune(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Tuned> {
     let Halves { training, held_out } = halves;
-    let Field { contenders, hurts } = field(recording, judged, training, options, progress)?;
+    let Field { contenders, without_gain } = field(recording, judged, training, options, progress)?;
     let setups: Vec<Setup> = contenders.iter().map(|own| own.setup.clone()).collect();
     let total = setups.len();
     let trials =
@@ -186,7 +186,7 @@ pub fn tune(
         training: training.len(),
         held_out: held_out.len(),
         searched: setups.len(),
-        hurts,
+        without_gain,
         described: setup.describe(),
         figures: Figures::from(&trial),
         ungated,
@@ -259,8 +259,8 @@ fn field(
             }
         }
     }
-    let hurts = cascades.iter().map(Reranking::models).filter(|name| !helped.contains(name));
-    Ok(Field { contenders, hurts: hurts.collect() })
+    let without_gain = cascades.iter().map(Reranking::models).filter(|name| !helped.contains(name));
+    Ok(Field { contenders, without_gain: without_gain.collect() })
 }
 
 /// Every reranker alone, and every cheaper one before every dearer one.

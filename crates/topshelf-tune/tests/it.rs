@@ -176,7 +176,7 @@ fn a_good_reranker_is_used_and_beats_what_is_untuned() {
     let good = reranker("good", 1.0, 0.4, FREE);
     let (tuned, ..) = tuned(vec![good], Budget::Loss(0.0));
     assert!(tuned.setup.second_stage.is_some(), "{}", tuned.described);
-    assert!(tuned.hurts.is_empty(), "{:?}", tuned.hurts);
+    assert!(tuned.without_gain.is_empty(), "{:?}", tuned.without_gain);
     let names: Vec<&str> = tuned.baselines.iter().map(|other| other.name.as_str()).collect();
     assert_eq!(names, ["bm25", "dense", "hybrid", "bm25+rerank", "dense+rerank", "hybrid+rerank"]);
     for other in &tuned.baselines {
@@ -199,7 +199,7 @@ fn a_reranker_that_hurts_is_left_out() {
     let bad = reranker("bad", -1.0, 0.4, FREE);
     let (tuned, ..) = tuned(vec![bad], Budget::Loss(0.0));
     assert!(tuned.setup.second_stage.is_none(), "{}", tuned.described);
-    assert_eq!(tuned.hurts, ["bad"]);
+    assert_eq!(tuned.without_gain, ["bad"]);
     let plain = tuned.baselines.iter().find(|other| other.name == "hybrid+rerank").unwrap();
     assert!(plain.difference.mean_difference > 0.1 && plain.difference.p_value < 0.01);
     assert!(tuned.gate.is_none() && tuned.depths.is_empty());

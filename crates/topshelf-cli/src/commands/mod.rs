@@ -18,7 +18,7 @@ mod tune;
 mod tuned;
 
 pub(crate) use collection::verdict;
-pub(crate) use tuned::hurts;
+pub(crate) use tuned::without_gain;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

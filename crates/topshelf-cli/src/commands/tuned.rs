@@ -34,8 +34,8 @@ pub(super) fn as_text(answer: &TuneAnswer) -> String {
         let _ = writeln!(text, "{}", told(&other.name, measure, &other.difference));
     }
 
-    for name in &answer.hurts {
-        let _ = writeln!(text, "{}", hurts(name));
+    for name in &answer.without_gain {
+        let _ = writeln!(text, "{}", without_gain(name));
     }
     text += &front(answer);
     text += &fitted(answer);
@@ -55,10 +55,11 @@ pub(super) fn as_text(answer: &TuneAnswer) -> String {
     text
 }
 
-/// What is said of a reranker that hurts.
-pub(crate) fn hurts(name: &str) -> String {
+/// What is said of a reranker that gains nothing.
+pub(crate) fn without_gain(name: &str) -> String {
     format!(
-        "{name} hurts here: behind every first stage, the best weight of its score was 0 in every fold"
+        "{name} gains nothing here, or hurts: behind every first stage, no weight of its score was \
+         better than none, in any fold"
     )
 }
 

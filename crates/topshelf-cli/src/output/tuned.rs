@@ -27,8 +27,9 @@ pub(crate) struct TuneAnswer {
     pub(crate) searched: usize,
     /// Pairs that were scored to try them.
     pub(crate) pairs: usize,
-    /// The rerankers that hurt here: behind every first stage the best weight of their score was 0.
-    pub(crate) hurts: Vec<String>,
+    /// The rerankers that gain nothing here, or hurt: behind every first stage no weight of their
+    /// score was better than none.
+    pub(crate) without_gain: Vec<String>,
     /// The chosen pipeline, in one line.
     pub(crate) chosen: String,
     /// What it reaches.
@@ -297,7 +298,7 @@ impl TuneAnswer {
             held_out: tuned.held_out,
             searched: tuned.searched,
             pairs,
-            hurts: tuned.hurts.clone(),
+            without_gain: tuned.without_gain.clone(),
             chosen: tuned.described.clone(),
             figures: (&tuned.figures).into(),
             ungated: tuned.ungated.as_ref().map(TunedFigures::from),

@@ -2,7 +2,7 @@
 
 use super::chart::{Axis, Chart, Point};
 use super::page::{Cell, Page};
-use crate::commands::hurts;
+use crate::commands::without_gain;
 use crate::output::tuned::{Difference, TuneAnswer, TunedCoverage, TunedFigures};
 
 /// The page.
@@ -31,8 +31,8 @@ pub(crate) fn tuned(answer: &TuneAnswer) -> String {
         check.foretold_p95_ms
     ));
     table(&mut page, answer);
-    for name in &answer.hurts {
-        page.prose(&format!("{}.", hurts(name)));
+    for name in &answer.without_gain {
+        page.prose(&format!("{}.", without_gain(name)));
     }
 
     page.heading("What more time buys");
