@@ -13,6 +13,8 @@ use topshelf_kernels::attention::{
     scratch_len,
 };
 use topshelf_kernels::gemm::{Activation, bf16, f32 as single, i8 as int8};
+use topshelf_kernels::max_sim::residual::{Bits, Codebook, max_sim_residual};
+use topshelf_kernels::max_sim::rounded;
 use topshelf_kernels::rows::{layer_norm, quantise_centred_rows, quantise_u8_rows};
 use topshelf_kernels::{max_sim, scan_f32, scan_i8};
 
@@ -28,7 +30,7 @@ type Work = Box<dyn FnMut()>;
 /// A kernel's name, and what prepares its input.
 type Kernel = (&'static str, fn() -> Work);
 
-const KERNELS: [Kernel; 11] = [
+const KERNELS: [Kernel; 14] = [
     ("gemm_i8", || gemm_i8(3 * HIDDEN, HIDDEN, Activation::Identity)),
     ("gemm_i8_gelu", || gemm_i8(4 * HIDDEN, HIDDEN, Activation::Gelu)),
     ("gemm_bf16", gemm_bf16),
@@ -38,6 +40,9 @@ const KERNELS: [Kernel; 11] = [
     ("layer_norm", norm),
     ("quantise_u8_rows", quantise),
     ("max_sim", late_interaction),
+    ("max_sim_i8", late_interaction_i8),
+    ("max_sim_4_bits", || late_interaction_residual(Bits::Four)),
+    ("max_sim_2_bits", || late_interaction_residual(Bits::Two)),
     ("scan_f32", dense_f32),
     ("scan_i8", dense_i8),
 ];
@@ -234,6 +239,37 @@ fn late_interaction() -> Work {
     Box::new(move || {
         let mut best = [0.0; 32];
         black_box(max_sim(&queries, DIMENSION, &packed, 77, &mut best));
+    })
+}
+
+fn late_interaction_i8() -> Work {
+    const DIMENSION: usize = 96;
+    let queries = rounded::Queries::new(&wave(32 * DIMENSION), DIMENSION);
+    let codes: Vec<i8> = (0..77 * DIMENSION).map(|i| (i * 37 % 255) as u8 as i8).collect();
+    let mut scratch = rounded::Scratch::default();
+    Box::new(move || {
+        let mut best = [0.0; 32];
+        black_box(rounded::max_sim_i8(&queries, &codes, &[0.01; 77], &mut scratch, &mut best));
+    })
+}
+
+fn late_interaction_residual(bits: Bits) -> Work {
+    const DIMENSION: usize = 96;
+    let queries = rounded::Queries::new(&wave(32 * DIMENSION), DIMENSION);
+    let centroids: Vec<i8> = (0..2048 * DIMENSION).map(|i| (i * 37 % 127) as i8).collect();
+    let ids: Vec<u16> = (0..77).map(|i| i * 26).collect();
+    let codes: Vec<u8> = (0..bits.packed_len(77 * DIMENSION)).map(|i| (i * 53) as u8).collect();
+    let mut scratch = rounded::Scratch::default();
+    Box::new(move || {
+        let mut best = [0.0; 32];
+        let codebook = Codebook {
+            bits,
+            dimension: DIMENSION,
+            centroids: &centroids,
+            table: &[1; 16],
+            scale: 0.01,
+        };
+        black_box(max_sim_residual(&queries, &codebook, &ids, &codes, &mut scratch, &mut best));
     })
 }
 

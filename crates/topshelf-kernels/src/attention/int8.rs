@@ -363,7 +363,8 @@ fn on(
     let keys: usize = pieces.iter().map(|piece| piece.count).sum();
     let padded = keys.next_multiple_of(BLOCK);
     assert!(dimension > 0 && dimension.is_multiple_of(4), "a dimension of whole fours");
-    assert!(keys > 0 && queries.first + count <= keys, "queries are of the keys' sequence");
+    let reach = queries.window.map_or(usize::MAX, |window| keys.saturating_add(window));
+    assert!(keys > 0 && queries.first + count <= reach, "each query sees a key");
     assert!(queries.codes.len() >= (count - 1) * queries.stride + dimension, "queries");
     assert!(queries.scales.len() >= count, "a scale for each query");
     assert!(scales.count == keys && scales.keys.len() == padded, "a scale for each key");

@@ -211,7 +211,8 @@ fn on(
         return;
     }
     let keys: usize = pieces.iter().map(|piece| piece.count).sum();
-    assert!(keys > 0 && queries.first + count <= keys, "queries are of the keys' sequence");
+    let reach = queries.window.map_or(usize::MAX, |window| keys.saturating_add(window));
+    assert!(keys > 0 && queries.first + count <= reach, "each query sees a key");
     assert!(queries.values.len() >= (count - 1) * queries.stride + dimension, "queries");
     assert!(out.len() >= (count - 1) * out_stride + dimension, "room for the result");
     assert!(scratch.len() >= scratch_len(keys), "scratch space");

@@ -63,6 +63,51 @@ pub(super) unsafe fn smallest_of_eight(x: __m256) -> f32 {
     }
 }
 
+/// [`Simd::add_of_16`].
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn add_of_16(table: &[i8; 16], codes: &[u8; 32], numbers: &mut [i8; 64]) {
+    unsafe {
+        let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+        add_looked_up(table, [codes, _mm256_srli_epi16::<4>(codes)], 15, numbers);
+    }
+}
+
+/// [`Simd::add_of_4`].
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn add_of_4(table: &[i8; 16], codes: &[u8; 16], numbers: &mut [i8; 64]) {
+    unsafe {
+        let codes = _mm_loadu_si128(codes.as_ptr().cast());
+        let lower = _mm256_set_m128i(_mm_srli_epi16::<2>(codes), codes);
+        add_looked_up(table, [lower, _mm256_srli_epi16::<4>(lower)], 3, numbers);
+    }
+}
+
+/// Adds what the table says of the bits of `mask` in each byte.
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn add_looked_up(table: &[i8; 16], codes: [__m256i; 2], mask: i8, numbers: &mut [i8; 64]) {
+    unsafe {
+        let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+        let mask = _mm256_set1_epi8(mask);
+        for (codes, numbers) in codes.into_iter().zip(numbers.as_chunks_mut::<32>().0) {
+            let values = _mm256_shuffle_epi8(table, _mm256_and_si256(codes, mask));
+            let place = numbers.as_mut_ptr().cast();
+            _mm256_storeu_si256(place, _mm256_adds_epi8(_mm256_loadu_si256(place), values));
+        }
+    }
+}
+
 /// What AVX2 and AVX-VNNI have in common: everything but the int8 product.
 macro_rules! lanes_of_avx2 {
     () => {
@@ -155,6 +200,14 @@ macro_rules! lanes_of_avx2 {
                     _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
                 }
             }
+        }
+        #[inline(always)]
+        fn add_of_16(self, table: &[i8; 16], codes: &[u8; 32], numbers: &mut [i8; 64]) {
+            unsafe { super::avx2::add_of_16(table, codes, numbers) }
+        }
+        #[inline(always)]
+        fn add_of_4(self, table: &[i8; 16], codes: &[u8; 16], numbers: &mut [i8; 64]) {
+            unsafe { super::avx2::add_of_4(table, codes, numbers) }
         }
         #[inline(always)]
         fn sum(self, v: Self::F) -> f32 {

@@ -163,6 +163,14 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
     }
     #[inline(always)]
+    fn add_of_16(self, table: &[i8; 16], codes: &[u8; 32], numbers: &mut [i8; 64]) {
+        unsafe { super::avx2::add_of_16(table, codes, numbers) }
+    }
+    #[inline(always)]
+    fn add_of_4(self, table: &[i8; 16], codes: &[u8; 16], numbers: &mut [i8; 64]) {
+        unsafe { super::avx2::add_of_4(table, codes, numbers) }
+    }
+    #[inline(always)]
     fn sum(self, v: Self::F) -> f32 {
         unsafe {
             let lower = _mm512_castps512_ps256(v);

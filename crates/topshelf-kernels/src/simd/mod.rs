@@ -144,6 +144,28 @@ pub(crate) trait Simd: Copy {
     fn dot(self, sum: Self::Dot, codes: Self::Codes, weights: Self::Weights) -> Self::Dot;
     fn dot_sum(self, sum: Self::Dot) -> Self::I;
 
+    /// Adds `table[code]` to each of 64 numbers, kept within -128..=127: byte k of the codes has that
+    /// of number k in its lower half and that of number k + 32 in its upper.
+    #[inline(always)]
+    fn add_of_16(self, table: &[i8; 16], codes: &[u8; 2 * LANES], numbers: &mut [i8; 4 * LANES]) {
+        for (k, &byte) in codes.iter().enumerate() {
+            for (place, code) in [(k, byte & 15), (k + 2 * LANES, byte >> 4)] {
+                numbers[place] = numbers[place].saturating_add(table[usize::from(code)]);
+            }
+        }
+    }
+
+    /// The same for codes of two bits: byte k has those of the numbers k, k + 16, k + 32, k + 48.
+    #[inline(always)]
+    fn add_of_4(self, table: &[i8; 16], codes: &[u8; LANES], numbers: &mut [i8; 4 * LANES]) {
+        for (k, &byte) in codes.iter().enumerate() {
+            for i in 0..4 {
+                let number = &mut numbers[k + i * LANES];
+                *number = number.saturating_add(table[usize::from(byte >> (2 * i) & 3)]);
+            }
+        }
+    }
+
     /// The sum of the lanes: 16 → 8 → 4 → 2 → 1, the upper half added to the lower.
     #[inline(always)]
     fn sum(self, v: Self::F) -> f32 {

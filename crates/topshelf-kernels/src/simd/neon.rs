@@ -50,6 +50,38 @@ fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     sum
 }
 
+/// Thirty-two bytes in two registers.
+///
+/// # Safety
+///
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn two_of(bytes: &[u8; 32]) -> [uint8x16_t; 2] {
+    unsafe { [vld1q_u8(bytes.as_ptr()), vld1q_u8(bytes[16..].as_ptr())] }
+}
+
+/// Adds what the table says of the bits of `mask` in each byte.
+///
+/// # Safety
+///
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn add_looked_up(
+    table: &[i8; 16],
+    codes: [uint8x16_t; 4],
+    mask: u8,
+    numbers: &mut [i8; 64],
+) {
+    unsafe {
+        let (table, mask) = (vld1q_s8(table.as_ptr()), vdupq_n_u8(mask));
+        for (codes, numbers) in codes.into_iter().zip(numbers.as_chunks_mut::<16>().0) {
+            let values = vqtbl1q_s8(table, vandq_u8(codes, mask));
+            let place = numbers.as_mut_ptr();
+            vst1q_s8(place, vqaddq_s8(vld1q_s8(place), values));
+        }
+    }
+}
+
 /// The first two bytes of each four, then the last two of each.
 ///
 /// # Safety
@@ -195,6 +227,23 @@ impl<const SDOT: bool> Simd for Neon<SDOT> {
             let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
             let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
             vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        }
+    }
+    #[inline(always)]
+    fn add_of_16(self, table: &[i8; 16], codes: &[u8; 32], numbers: &mut [i8; 64]) {
+        unsafe {
+            let low = two_of(codes);
+            let high = [vshrq_n_u8::<4>(low[0]), vshrq_n_u8::<4>(low[1])];
+            add_looked_up(table, [low[0], low[1], high[0], high[1]], 15, numbers);
+        }
+    }
+    #[inline(always)]
+    fn add_of_4(self, table: &[i8; 16], codes: &[u8; 16], numbers: &mut [i8; 64]) {
+        unsafe {
+            let codes = vld1q_u8(codes.as_ptr());
+            let shifted =
+                [codes, vshrq_n_u8::<2>(codes), vshrq_n_u8::<4>(codes), vshrq_n_u8::<6>(codes)];
+            add_looked_up(table, shifted, 3, numbers);
         }
     }
     #[inline(always)]

@@ -8,8 +8,21 @@
 //!
 //! A document's vectors come transposed in blocks of 32, as [`pack_keys`](crate::attention::pack_keys)
 //! makes them of rows; the queries are rows. A tile of queries is taken over all blocks at once.
+//!
+//! Stored vectors are smaller; their kernels work on the codes as they lie in the file:
+//!
+//! | module | a number takes | how |
+//! | --- | --- | --- |
+//! | this one | 32 bits | f32 products |
+//! | [`mod@f16`] | 16 bits | widened block by block, then as here |
+//! | [`rounded`] | 8 bits | integer dot products with queries of 8 bits |
+//! | [`residual`] | 4 or 2 bits | a centroid plus a looked-up difference, in 8 bits; then as [`rounded`] |
 
 #![allow(unsafe_code)]
+
+pub mod f16;
+pub mod residual;
+pub mod rounded;
 
 use crate::attention::{BLOCK, edge, packed_keys_len};
 use crate::gemm::tile::{cover, in_tiles, tile};
