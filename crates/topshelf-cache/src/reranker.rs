@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use topshelf_core::{
-    ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Scale,
+    ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Scale, TokenMatch,
 };
 
 use crate::cache::ScoreCache;
@@ -86,6 +86,10 @@ impl Reranker for CachedReranker {
 
     fn count_tokens(&self, text: &str) -> usize {
         self.inner.count_tokens(text)
+    }
+
+    async fn explain(&self, query: &Query, passage: &Arc<Passage>) -> Result<Vec<TokenMatch>> {
+        self.inner.explain(query, passage).await
     }
 
     async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {

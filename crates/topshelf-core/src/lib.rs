@@ -58,6 +58,6 @@ pub use score::Scale;
 pub use second_stage::{Policy, SecondStage};
 pub use stage::{
     EmbedKind, Embedder, ModelIdentity, PassageFailure, RerankOutcome, RerankScore, Reranker,
-    Retriever,
+    Retriever, TokenEmbedder, TokenMatch, TokenVectors,
 };
 pub use windows::{WindowOptions, WindowPool, Windowed};

@@ -1,9 +1,10 @@
-//! The seams: [`Retriever`], [`Reranker`] and [`Embedder`].
+//! The seams: [`Retriever`], [`Reranker`], [`Embedder`] and [`TokenEmbedder`].
 //!
 //! They are async, because half of their implementations are network calls and all of them must
 //! honour a caller who goes away: dropping a future withdraws its work. The traits need no
 //! particular runtime; `pollster::block_on` runs them in a script.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -98,6 +99,31 @@ pub trait Reranker: Send + Sync {
     ///
     /// [`crate::Error::Stage`] if nothing could be scored; a single bad passage fails alone.
     async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>>;
+
+    /// Which part of the passage answered which part of the query, where the score is made of such;
+    /// empty where it is not. It costs about as much as scoring the passage.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Stage`] if the passage cannot be read.
+    async fn explain(&self, query: &Query, passage: &Arc<Passage>) -> Result<Vec<TokenMatch>> {
+        let _ = (query, passage);
+        Ok(Vec::new())
+    }
+}
+
+/// A token of the query and the token of the passage that answers it best.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenMatch {
+    /// The query's token, as the model's vocabulary writes it.
+    pub query: String,
+    /// The passage's token.
+    pub passage: String,
+    /// The bytes of the passage's [`model_text`](Passage::model_text) that this token stands for;
+    /// empty for the model's own markers.
+    pub span: Range<usize>,
+    /// Their inner product: what it adds to the score.
+    pub similarity: f32,
 }
 
 /// Queries and passages may be encoded differently (instructions, prefixes).
@@ -132,4 +158,39 @@ pub trait Embedder: Send + Sync {
     /// [`crate::Error::NothingToLookUp`] for a query of which the model knows no token,
     /// [`crate::Error::Stage`] for what fails inside the model.
     async fn embed(&self, kind: EmbedKind, texts: &[&str]) -> Result<Vec<Vec<f32>>>;
+}
+
+/// The vectors of one text's tokens.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TokenVectors {
+    /// The length of each.
+    pub dimension: usize,
+    /// Vector after vector, each of L2 norm 1.
+    pub values: Vec<f32>,
+    /// Tokens of the text that did not fit into the model's window and have none.
+    pub truncated_tokens: usize,
+}
+
+impl TokenVectors {
+    /// The number of vectors.
+    pub fn count(&self) -> usize {
+        self.values.len().checked_div(self.dimension).unwrap_or_default()
+    }
+}
+
+/// A late-interaction model: text to a vector for each token.
+#[async_trait]
+pub trait TokenEmbedder: Send + Sync {
+    /// Which model embeds.
+    fn identity(&self) -> &ModelIdentity;
+
+    /// The length of its vectors.
+    fn dimension(&self) -> usize;
+
+    /// The vectors of each text.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Stage`] for what fails inside the model.
+    async fn embed_tokens(&self, kind: EmbedKind, texts: &[&str]) -> Result<Vec<TokenVectors>>;
 }

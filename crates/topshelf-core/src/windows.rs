@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::passage::{Metadata, Passage, Query};
 use crate::score::Scale;
-use crate::stage::{ModelIdentity, RerankOutcome, RerankScore, Reranker};
+use crate::stage::{ModelIdentity, RerankOutcome, RerankScore, Reranker, TokenMatch};
 
 /// Tokens that a model puts around and between query and passage, at most.
 const MARKERS: usize = 4;
@@ -306,6 +306,10 @@ impl Reranker for Windowed {
 
     fn count_tokens(&self, text: &str) -> usize {
         self.inner.count_tokens(text)
+    }
+
+    async fn explain(&self, query: &Query, passage: &Arc<Passage>) -> Result<Vec<TokenMatch>> {
+        self.inner.explain(query, passage).await
     }
 
     async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {

@@ -31,6 +31,8 @@ pub struct Catalogue {
 struct Defaults {
     cross_encoder: String,
     bi_encoder: String,
+    #[serde(default)]
+    late_interaction: Option<String>,
 }
 
 impl Catalogue {
@@ -74,11 +76,14 @@ impl Catalogue {
         if let Some([name, _]) = names.array_windows().find(|[left, right]| left == right) {
             return fault(format!("the name \"{name}\" stands for two models"));
         }
+        let late = self.defaults.late_interaction.as_ref();
         let defaults = [
             (&self.defaults.cross_encoder, Family::CrossEncoder),
             (&self.defaults.bi_encoder, Family::BiEncoder),
         ];
-        for (name, family) in defaults {
+        for (name, family) in
+            defaults.into_iter().chain(late.map(|name| (name, Family::LateInteraction)))
+        {
             match self.find(name) {
                 Some(spec) if spec.family == family => {}
                 Some(_) => return fault(format!("the default \"{name}\" is not a {family}")),
@@ -103,7 +108,7 @@ impl Catalogue {
         match family {
             Family::CrossEncoder => self.find(&self.defaults.cross_encoder),
             Family::BiEncoder => self.find(&self.defaults.bi_encoder),
-            Family::LateInteraction => None,
+            Family::LateInteraction => self.find(self.defaults.late_interaction.as_ref()?),
         }
     }
 
@@ -163,8 +168,13 @@ mod tests {
                 assert_eq!(file.sha256.len(), 64, "{}", spec.name);
                 assert!(file.bytes > 0, "{}", spec.name);
             }
-            let runs = spec.family != Family::LateInteraction;
-            assert_eq!(runs, !spec.golden.is_empty(), "{}: golden pairs", spec.name);
+            assert!(!spec.golden.is_empty(), "{}: golden pairs", spec.name);
+            assert_eq!(
+                spec.family == Family::LateInteraction,
+                spec.tokens.is_some(),
+                "{}",
+                spec.name
+            );
             assert_eq!(spec.family == Family::BiEncoder, spec.pooling.is_some(), "{}", spec.name);
             for source in &spec.sources {
                 if let SourceSpec::Hub(HubSource { paths, sha256, .. }) = source {
@@ -191,10 +201,9 @@ mod tests {
     #[test]
     fn defaults_have_the_family_they_stand_for() {
         let catalogue = Catalogue::builtin();
-        for family in [Family::CrossEncoder, Family::BiEncoder] {
+        for family in [Family::CrossEncoder, Family::BiEncoder, Family::LateInteraction] {
             assert_eq!(catalogue.default_for(family).map(|spec| spec.family), Some(family));
         }
-        assert!(catalogue.default_for(Family::LateInteraction).is_none());
     }
 
     #[test]

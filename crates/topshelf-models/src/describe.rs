@@ -8,7 +8,9 @@
 //! | `modules.json` (sentence-transformers) | that it is a bi-encoder, and that nothing follows the pooling but a norm |
 //! | `1_Pooling/config.json` | pooling |
 //! | `sentence_bert_config.json`, `tokenizer_config.json` | the longest sequence |
-//! | `config_sentence_transformers.json` | what is written before queries and passages |
+//! | `config_sentence_transformers.json` | what is written before queries and passages; lengths, markers and skipped tokens of late interaction (PyLate) |
+//! | `artifact.metadata` (ColBERT) | the same, as ColBERT's own checkpoints have it |
+//! | `1_Dense/config.json` and so on | the layers behind a late-interaction model's states |
 //!
 //! What these files do not say is not guessed: the answer is then the reason, as a sentence
 //! that goes on from "the model cannot be used:".
@@ -17,7 +19,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::spec::{Family, Pooling};
+use crate::spec::{Expansion, Family, Pooling, TokenSettings};
 
 const CONFIG: &str = "config.json";
 const MODULES: &str = "modules.json";
@@ -26,9 +28,34 @@ const SENTENCE_BERT: &str = "sentence_bert_config.json";
 const SENTENCE_TRANSFORMERS: &str = "config_sentence_transformers.json";
 const TOKENIZER: &str = "tokenizer_config.json";
 
+const COLBERT: &str = "artifact.metadata";
+
+/// The configurations of dense layers.
+const DENSE: [&str; 3] = ["1_Dense/config.json", "2_Dense/config.json", "3_Dense/config.json"];
+
 /// The files that are read where they are present, as paths with `/` in the model's folder.
-pub(crate) const FILES: [&str; 6] =
-    [CONFIG, MODULES, POOLING, SENTENCE_BERT, SENTENCE_TRANSFORMERS, TOKENIZER];
+pub(crate) const FILES: [&str; 10] = [
+    CONFIG,
+    MODULES,
+    POOLING,
+    SENTENCE_BERT,
+    SENTENCE_TRANSFORMERS,
+    TOKENIZER,
+    COLBERT,
+    DENSE[0],
+    DENSE[1],
+    DENSE[2],
+];
+
+/// What a dense layer may do with its sums.
+const IDENTITY: &str = "torch.nn.modules.linear.Identity";
+
+/// Tokens of queries and passages where nothing says otherwise, as PyLate has them.
+const QUERY_TOKENS: usize = 32;
+const PASSAGE_TOKENS: usize = 180;
+
+/// ASCII's punctuation: tokens of passages that late interaction gives no vector.
+const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
 /// Where the weights may lie, preferred first: quantised exports are the smallest, and ONNX runs
 /// whatever the architecture.
@@ -178,12 +205,93 @@ impl Description {
 
     /// What is written before a query.
     pub(crate) fn query_prefix(&self) -> String {
-        self.prompt(&["query"])
+        let marker = self.marker("query_prefix", "query_token_id", "[unused0]");
+        marker.unwrap_or_else(|| self.prompt(&["query"]))
     }
 
     /// What is written before a passage.
     pub(crate) fn passage_prefix(&self) -> String {
-        self.prompt(&["document", "passage"])
+        let marker = self.marker("document_prefix", "doc_token_id", "[unused1]");
+        marker.unwrap_or_else(|| self.prompt(&["document", "passage"]))
+    }
+
+    /// The token that marks a text of a late-interaction model: as PyLate says it, as ColBERT does,
+    /// and what ColBERT takes without a word.
+    fn marker(&self, pylate: &str, colbert: &str, usual: &str) -> Option<String> {
+        let stated = |file: &str, key: &str| self.files.get(file)?.get(key)?.as_str();
+        let stated = stated(SENTENCE_TRANSFORMERS, pylate).or_else(|| stated(COLBERT, colbert));
+        let usual = (self.architecture() == Some("HF_ColBERT")).then_some(usual);
+        stated.or(usual).map(str::to_owned)
+    }
+
+    /// How a late-interaction model reads texts.
+    pub(crate) fn tokens(&self) -> TokenSettings {
+        let number = |pylate: &str, colbert: &str| {
+            self.number(SENTENCE_TRANSFORMERS, pylate).or_else(|| self.number(COLBERT, colbert))
+        };
+        let flag = |file: &str, key: &str| self.files.get(file)?.get(key)?.as_bool();
+        let attended = flag(SENTENCE_TRANSFORMERS, "attend_to_expansion_tokens")
+            .or_else(|| flag(COLBERT, "attend_to_mask_tokens"));
+        let expands = flag(SENTENCE_TRANSFORMERS, "do_query_expansion").unwrap_or(true);
+        let list =
+            self.files.get(SENTENCE_TRANSFORMERS).and_then(|own| own["skiplist_words"].as_array());
+        let skip = match list {
+            Some(words) => {
+                words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+            }
+            None if flag(COLBERT, "mask_punctuation") == Some(false) => Vec::new(),
+            None => PUNCTUATION.chars().map(String::from).collect(),
+        };
+        TokenSettings {
+            query_tokens: number("query_length", "query_maxlen")
+                .map_or(QUERY_TOKENS, |n| n as usize),
+            passage_tokens: number("document_length", "doc_maxlen")
+                .map_or(PASSAGE_TOKENS, |n| n as usize),
+            expansion: match (expands, attended.unwrap_or_default()) {
+                (false, _) => Expansion::None,
+                (true, true) => Expansion::Attended,
+                (true, false) => Expansion::Unattended,
+            },
+            skip,
+        }
+    }
+
+    /// The files of the dense layers behind a late-interaction model's states, in their order, or
+    /// why they cannot be applied.
+    pub(crate) fn dense(&self) -> Result<Vec<String>, String> {
+        let modules = self.files.get(MODULES).and_then(Value::as_array);
+        let mut files = Vec::new();
+        for module in modules.into_iter().flatten() {
+            let kind = module["type"].as_str().unwrap_or_default();
+            match kind.rsplit('.').next().unwrap_or_default() {
+                "Transformer" | "Normalize" => {}
+                "Dense" => {
+                    let path = module["path"].as_str().unwrap_or_default();
+                    let config = format!("{path}/config.json");
+                    let config = self.files.iter().find(|(name, _)| **name == config);
+                    let Some((_, config)) = config else {
+                        return Err(format!(
+                            "{path}/config.json is missing, so its layer is not known"
+                        ));
+                    };
+                    let activation = config["activation_function"].as_str().unwrap_or(IDENTITY);
+                    if activation != IDENTITY || config["use_residual"].as_bool() == Some(true) {
+                        return Err(format!(
+                            "{path} has the activation {activation} or a residual; only linear \
+                             layers are run"
+                        ));
+                    }
+                    files.push(format!("{path}/model.safetensors"));
+                }
+                other => {
+                    return Err(format!(
+                        "modules.json lists {other}; Transformer, Dense and Normalize are run for \
+                         late interaction"
+                    ));
+                }
+            }
+        }
+        Ok(files)
     }
 
     fn prompt(&self, names: &[&str]) -> String {

@@ -61,6 +61,8 @@ pub(crate) fn fingerprint(spec: &ModelSpec) -> String {
         &spec.query_prefix,
         &spec.passage_prefix,
     ];
+    let tokens = spec.tokens.as_ref().and_then(|tokens| serde_json::to_string(tokens).ok());
+    parts.extend(tokens.as_deref());
     let mut files: Vec<_> = spec.files.iter().collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     for file in files {

@@ -27,6 +27,9 @@ pub struct Sequence {
     pub ids: Vec<u32>,
     /// For each token the segment it belongs to, as BERT's `token_type_ids`.
     pub type_ids: Vec<u32>,
+    /// So many tokens at the end attend to the others and are not attended to, as the [MASK]
+    /// tokens by which late interaction expands a query; fewer than all.
+    pub unattended: usize,
 }
 
 impl Sequence {
@@ -47,11 +50,12 @@ pub struct TokenBatch {
     ids: Vec<u32>,
     type_ids: Vec<u32>,
     cu_seqlens: Vec<usize>,
+    attended: Vec<usize>,
 }
 
 impl Default for TokenBatch {
     fn default() -> Self {
-        Self { ids: Vec::new(), type_ids: Vec::new(), cu_seqlens: vec![0] }
+        Self { ids: Vec::new(), type_ids: Vec::new(), cu_seqlens: vec![0], attended: Vec::new() }
     }
 }
 
@@ -60,9 +64,12 @@ impl TokenBatch {
     ///
     /// # Panics
     ///
-    /// If the sequence has not as many type ids as ids.
+    /// If the sequence has not as many type ids as ids, or has tokens of which none is attended to.
     pub fn push(&mut self, sequence: &Sequence) {
         assert_eq!(sequence.ids.len(), sequence.type_ids.len(), "one type id for each token");
+        let attended = sequence.ids.len().checked_sub(sequence.unattended);
+        let attended = attended.filter(|&attended| attended > 0 || sequence.is_empty());
+        self.attended.push(attended.expect("a token that is attended to"));
         self.ids.extend_from_slice(&sequence.ids);
         self.type_ids.extend_from_slice(&sequence.type_ids);
         self.cu_seqlens.push(self.ids.len());
@@ -91,6 +98,11 @@ impl TokenBatch {
     /// Where sequences begin and end: sequence `i` is `cu_seqlens[i]..cu_seqlens[i + 1]`.
     pub fn cu_seqlens(&self) -> &[usize] {
         &self.cu_seqlens
+    }
+
+    /// For each sequence how many of its tokens, from the first, are attended to.
+    pub fn attended(&self) -> &[usize] {
+        &self.attended
     }
 
     /// Ids and type ids of sequence `index`.

@@ -6,12 +6,13 @@
 //! they do not, or otherwise:
 //!
 //! ```toml
-//! family = "bi-encoder"        # or "cross-encoder"
+//! family = "bi-encoder"        # or "cross-encoder", "late-interaction"
 //! pooling = "mean"             # or "cls"
 //! query_prefix = "query: "
 //! passage_prefix = "passage: "
 //! max_tokens = 512
 //! weights = "onnx/model_int8.onnx"
+//! tokens = { query_tokens = 32, passage_tokens = 300 }   # late interaction
 //! ```
 //!
 //! The files are hashed at every load, since nothing else tells that a user has replaced one.
@@ -25,7 +26,10 @@ use serde::Deserialize;
 use crate::describe::{self, Description};
 use crate::digest;
 use crate::error::{ModelError, Result};
-use crate::spec::{Family, FileSpec, Golden, ModelFolder, ModelSpec, Pooling, weights_name};
+use crate::spec::{
+    Family, FileSpec, Golden, ModelFolder, ModelSpec, Pooling, TokenSettings, projection_name,
+    weights_name,
+};
 
 /// The file in which a user says what the configuration files do not.
 const SETTINGS: &str = "topshelf.toml";
@@ -48,6 +52,7 @@ struct Settings {
     max_tokens: Option<usize>,
     dimension: Option<usize>,
     pooling: Option<Pooling>,
+    tokens: Option<TokenSettings>,
     query_prefix: Option<String>,
     passage_prefix: Option<String>,
     golden: Vec<Golden>,
@@ -84,6 +89,13 @@ pub(crate) fn open(dir: &Path) -> Result<ModelFolder> {
         }
         None => None,
     };
+    let (dense, tokens) = match family {
+        Family::LateInteraction => {
+            let dense = description.dense().map_err(unsupported)?;
+            (dense, Some(settings.tokens.unwrap_or_else(|| description.tokens())))
+        }
+        _ => (Vec::new(), None),
+    };
     let max_tokens = settings
         .max_tokens
         .or_else(|| description.max_tokens())
@@ -104,7 +116,8 @@ pub(crate) fn open(dir: &Path) -> Result<ModelFolder> {
         query_prefix: settings.query_prefix.unwrap_or_else(|| description.query_prefix()),
         passage_prefix: settings.passage_prefix.unwrap_or_else(|| description.passage_prefix()),
         config: description.config(),
-        files: files(&dir, &weights)?,
+        files: files(&dir, &weights, &dense)?,
+        tokens,
         sources: Vec::new(),
         golden: settings.golden,
     };
@@ -182,7 +195,7 @@ fn exports(dir: &Path) -> Vec<String> {
 }
 
 /// The files that are computed with, hashed.
-fn files(dir: &Path, weights: &str) -> Result<Vec<FileSpec>> {
+fn files(dir: &Path, weights: &str, dense: &[String]) -> Result<Vec<FileSpec>> {
     let mut wanted = vec![(weights_name(weights).to_owned(), weights.to_owned())];
     for ending in describe::EXTERNAL_DATA {
         let path = format!("{weights}{ending}");
@@ -191,12 +204,13 @@ fn files(dir: &Path, weights: &str) -> Result<Vec<FileSpec>> {
         }
     }
     wanted.push((TOKENIZER.to_owned(), TOKENIZER.to_owned()));
+    wanted.extend(dense.iter().enumerate().map(|(n, path)| (projection_name(n), path.clone())));
     let mut files = Vec::with_capacity(wanted.len());
     for (name, path) in wanted {
         let full = dir.join(&path);
         let (sha256, bytes) = digest::of_file(&full).map_err(|source| io_error(&full, source))?;
         let path = (path != name).then_some(path);
-        files.push(FileSpec { name, path, sha256, bytes });
+        files.push(FileSpec { name, path, sha256, bytes, built_in: false });
     }
     Ok(files)
 }

@@ -12,7 +12,8 @@
 //! | which sequences run together | [`batch`] |
 //! | (query, passage) to a logit | [`CrossEncoder`] |
 //! | text to a unit vector | [`BiEncoder`] |
-//! | the worker thread that serves both to async callers | [`worker`] |
+//! | text to a unit vector a token, and MaxSim over them | [`LateInteraction`], `projection` |
+//! | the worker thread that serves them to async callers | [`worker`] |
 
 pub mod batch;
 mod bi_encoder;
@@ -25,9 +26,11 @@ pub mod engine;
 mod error;
 mod folder;
 mod golden;
+mod late_interaction;
 mod loaded;
 pub mod native;
 pub mod onnx;
+mod projection;
 pub mod pull;
 pub mod spec;
 pub mod store;
@@ -39,7 +42,8 @@ pub use bi_encoder::BiEncoder;
 pub use catalogue::Catalogue;
 pub use cross_encoder::{CrossEncoder, Ranked, Scored};
 pub use error::{ModelError, Result};
-pub use spec::{Family, ModelFolder, ModelSpec, Pooling};
+pub use late_interaction::LateInteraction;
+pub use spec::{Expansion, Family, ModelFolder, ModelSpec, Pooling, TokenSettings};
 pub use store::Store;
 pub use token_cache::TokenCacheCounts;
 pub use topshelf_kernels::{Isa, IsaError};

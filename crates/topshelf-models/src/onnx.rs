@@ -131,7 +131,7 @@ impl OnnxEncoder {
     fn probe(&self) -> std::result::Result<(Option<Head>, Option<Head>), String> {
         let nodes = self.model.output_ids();
         let values = self
-            .run(&[0, 0], &[0, 0], nodes, &self.wide)
+            .run((&[0, 0], &[0, 0]), 2, nodes, &self.wide)
             .map_err(|error| format!("model.onnx does not run: {error}"))?;
         let (mut logits, mut hidden) = (Vec::new(), Vec::new());
         for (&node, value) in nodes.iter().zip(&values) {
@@ -168,8 +168,8 @@ impl OnnxEncoder {
 
     fn run(
         &self,
-        ids: &[u32],
-        type_ids: &[u32],
+        (ids, type_ids): (&[u32], &[u32]),
+        attended: usize,
         outputs: &[NodeId],
         pool: &Arc<ThreadPool>,
     ) -> std::result::Result<Vec<Value>, String> {
@@ -180,7 +180,9 @@ impl OnnxEncoder {
             .map(|&(input, node)| {
                 let data: Vec<i32> = match input {
                     Input::Ids => ids.iter().map(|&id| id as i32).collect(),
-                    Input::Mask => vec![1; ids.len()],
+                    Input::Mask => {
+                        (0..ids.len()).map(|place| i32::from(place < attended)).collect()
+                    }
                     Input::Types => type_ids.iter().map(|&id| id as i32).collect(),
                 };
                 let value = Value::from_shape(shape, data).map_err(|error| error.to_string())?;
@@ -191,18 +193,26 @@ impl OnnxEncoder {
         self.model.run(inputs, outputs, Some(options)).map_err(|error| error.to_string())
     }
 
-    /// The rows of one sequence.
+    /// The rows of a sequence of the batch.
     fn rows(
         &self,
-        (ids, type_ids): (&[u32], &[u32]),
+        batch: &TokenBatch,
+        index: usize,
         want: Output,
         head: Head,
         pool: &Arc<ThreadPool>,
     ) -> std::result::Result<Vec<f32>, String> {
+        let (ids, type_ids) = batch.sequence(index);
         if ids.is_empty() {
             return Err("a sequence without tokens cannot be encoded".to_owned());
         }
-        let value = self.run(ids, type_ids, &[head.node], pool)?.pop();
+        let attended = batch.attended()[index];
+        if attended < ids.len() && !self.has_mask() {
+            return Err(
+                "model.onnx has no input `attention_mask`, which this sequence needs".to_owned()
+            );
+        }
+        let value = self.run((ids, type_ids), attended, &[head.node], pool)?.pop();
         let Some(Value::FloatTensor(tensor)) = value else {
             return Err("the output is not a tensor of f32".to_owned());
         };
@@ -219,6 +229,10 @@ impl OnnxEncoder {
             data.truncate(head.width);
         }
         Ok(data)
+    }
+
+    fn has_mask(&self) -> bool {
+        self.inputs.iter().any(|(input, _)| matches!(input, Input::Mask))
     }
 
     fn head(&self, want: Output) -> Option<Head> {
@@ -252,7 +266,7 @@ impl Encoder for OnnxEncoder {
             .ok_or_else(|| self.failed(format!("model.onnx has no output for {want:?}")))?;
         if batch.len() == 1 {
             return self
-                .rows(batch.sequence(0), want, head, &self.wide)
+                .rows(batch, 0, want, head, &self.wide)
                 .map_err(|reason| self.failed(reason));
         }
         let next = AtomicUsize::new(0);
@@ -263,7 +277,7 @@ impl Encoder for OnnxEncoder {
                 if index >= batch.len() {
                     return Ok(done);
                 }
-                match self.rows(batch.sequence(index), want, head, pool) {
+                match self.rows(batch, index, want, head, pool) {
                     Ok(rows) => done.push((index, rows)),
                     Err(reason) => {
                         next.store(batch.len(), Ordering::Relaxed); // the others can stop

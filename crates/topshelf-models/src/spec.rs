@@ -13,6 +13,14 @@ use serde::{Deserialize, Serialize};
 /// What a model's weights are called, by format.
 pub const WEIGHTS: [&str; 2] = ["model.onnx", "model.safetensors"];
 
+/// What the names of the files of dense layers begin with, in the order in which they are applied.
+pub const PROJECTION: &str = "projection";
+
+/// The name of the n-th dense layer's file, from 0.
+pub(crate) fn projection_name(n: usize) -> String {
+    format!("{PROJECTION}-{n}.safetensors")
+}
+
 /// The name of weights that lie under this path.
 pub(crate) fn weights_name(path: &str) -> &'static str {
     if path.ends_with(".safetensors") { WEIGHTS[1] } else { WEIGHTS[0] }
@@ -50,6 +58,35 @@ pub enum Pooling {
     Mean,
 }
 
+/// How a late-interaction model reads texts (Khattab and Zaharia, "ColBERT", 2020, section 3.2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSettings {
+    /// Tokens to which a query is cut, and padded where it is expanded; markers included.
+    pub query_tokens: usize,
+    /// Tokens to which a passage is cut, markers included.
+    pub passage_tokens: usize,
+    /// What a query is padded with.
+    #[serde(default)]
+    pub expansion: Expansion,
+    /// Tokens of passages that get no vector, as the vocabulary writes them: punctuation.
+    #[serde(default)]
+    pub skip: Vec<String>,
+}
+
+/// What a query is padded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expansion {
+    /// Mask tokens to which no other token attends.
+    #[default]
+    Unattended,
+    /// Mask tokens like any others.
+    Attended,
+    /// Nothing.
+    None,
+}
+
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSpec {
@@ -64,6 +101,9 @@ pub struct FileSpec {
     pub sha256: String,
     /// Its length in bytes.
     pub bytes: u64,
+    /// Whether it comes with the program, because no source has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub built_in: bool,
 }
 
 impl FileSpec {
@@ -174,10 +214,13 @@ pub struct ModelSpec {
     /// A bi-encoder's pooling.
     #[serde(default)]
     pub pooling: Option<Pooling>,
-    /// What is written before a query.
+    /// How a late-interaction model reads texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokenSettings>,
+    /// What is written before a query; for late interaction the token that marks one.
     #[serde(default)]
     pub query_prefix: String,
-    /// What is written before a passage.
+    /// What is written before a passage; for late interaction the token that marks one.
     #[serde(default)]
     pub passage_prefix: String,
     /// The model's `config.json`, or the part of it that the native engine reads. Without it a
@@ -219,6 +262,14 @@ impl ModelFolder {
         let is_weights = |file: &&FileSpec| WEIGHTS.contains(&file.name.as_str());
         let name = self.spec.files.iter().find(is_weights).map_or(WEIGHTS[0], |file| &file.name);
         self.file(name)
+    }
+
+    /// The paths of the dense layers behind a late-interaction model's states, in their order.
+    pub fn projections(&self) -> Vec<PathBuf> {
+        let mut names: Vec<&FileSpec> =
+            self.spec.files.iter().filter(|file| file.name.starts_with(PROJECTION)).collect();
+        names.sort_by(|a, b| a.name.cmp(&b.name));
+        names.iter().map(|file| self.dir.join(file.path())).collect()
     }
 
     /// The path of the file with that name.

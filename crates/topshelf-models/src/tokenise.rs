@@ -24,6 +24,7 @@
 //! document that was seen before costs 0.3 µs, at 340 bytes (`token_cache`).
 
 use std::iter;
+use std::ops::Range;
 use std::panic;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -210,6 +211,53 @@ impl TextTokenizer {
         }
     }
 
+    /// One text behind a marker and between its special tokens, at most `limit` tokens in all.
+    pub fn marked(&self, marker: Option<u32>, text: &[u32], limit: usize) -> Assembled {
+        let markers = usize::from(marker.is_some());
+        let room = limit.min(self.max_tokens).saturating_sub(self.single.special + markers);
+        let kept = text.len().min(room);
+        let text_kept: Vec<u32> = marker.into_iter().chain(text[..kept].iter().copied()).collect();
+        Assembled {
+            sequence: self.single.fill(&text_kept, &[]),
+            truncated_tokens: text.len() - kept,
+            query_truncated_tokens: 0,
+        }
+    }
+
+    /// The number of tokens of the vocabulary's own around a single text.
+    pub fn single_special(&self) -> usize {
+        self.single.special
+    }
+
+    /// How many of them stand before it.
+    pub fn single_start(&self) -> usize {
+        let is_text = |piece: &Piece| matches!(piece, Piece::First { .. });
+        self.single.pieces.iter().position(is_text).unwrap_or_default()
+    }
+
+    /// The id of a token as the vocabulary writes it.
+    pub fn id_of(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// A token as the vocabulary writes it; empty for an id without one.
+    pub fn token(&self, id: u32) -> String {
+        self.tokenizer.id_to_token(id).unwrap_or_default()
+    }
+
+    /// For each token of a text the bytes that it stands for, as far as tokenizer and normaliser
+    /// can tell.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::tokenise`].
+    pub fn spans(&self, text: &str) -> Result<Vec<Range<usize>>> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|error| {
+            ModelError::Tokenise { name: self.name.clone(), reason: error.to_string() }
+        })?;
+        Ok(encoding.get_offsets().iter().map(|&(start, end)| start..end).collect())
+    }
+
     /// Query and document with the special tokens of a pair.
     pub fn pair(&self, query: &[u32], document: &[u32]) -> Assembled {
         let query_kept = query.len().min(self.max_tokens / 2);
@@ -305,7 +353,7 @@ impl Template {
             };
             type_ids.resize(ids.len(), type_id);
         }
-        Sequence { ids, type_ids }
+        Sequence { ids, type_ids, unattended: 0 }
     }
 }
 

@@ -5,6 +5,7 @@ mod it {
     mod environment;
     mod folder;
     mod inference;
+    mod late_interaction;
     mod native;
     mod pull_hub;
     mod pull_pip;

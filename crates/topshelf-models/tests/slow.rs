@@ -76,7 +76,7 @@ fn minilm_is_what_transformers_computes() {
         let encoder = open(&folder, settings).unwrap();
         let (mut largest, mut least) = (0.0_f32, 1.0_f32);
         for golden in goldens() {
-            let sequence = Sequence { ids: golden.ids, type_ids: golden.type_ids };
+            let sequence = Sequence { ids: golden.ids, type_ids: golden.type_ids, unattended: 0 };
             let batch: TokenBatch = [&sequence].into_iter().collect();
             let states = encoder.encode(&batch, Output::Hidden).unwrap();
             let mean = mean(&states, golden.cls_hidden.len());

@@ -103,8 +103,8 @@ pub use topshelf_index::{
     chunk, graph, ingest, remove,
 };
 pub use topshelf_models::{
-    BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, ModelError, ModelFolder, ModelSpec,
-    Ranked, Scored, Store, pull, store::ModelState,
+    BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, LateInteraction, ModelError,
+    ModelFolder, ModelSpec, Ranked, Scored, Store, pull, store::ModelState,
 };
 pub use topshelf_remote as remote;
 pub use topshelf_tune as tune;

@@ -20,9 +20,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use topshelf::eval::Qrels;
-use topshelf::{CrossEncoder, Index, Passage, Pipeline, Query};
+use topshelf::{Index, Passage, Pipeline, Query, SecondStage};
 
-use super::{chosen, display, print, print_json, with_first_stage};
+use super::{chosen, display, print, print_json, rerankers, with_first_stage};
 use crate::args::{JudgeArguments, RetrieverName};
 use crate::exit::usage;
 use crate::output::{Agreed, JudgeAnswer, JudgedByModel};
@@ -161,8 +161,8 @@ impl Pools {
             let first = chosen::plain(*last, depth);
             let builder = Pipeline::builder().top(each);
             let builder = with_first_stage(builder, index, &first, None)?;
-            let reranker = CrossEncoder::load(&arguments.rerank)?;
-            pipelines.push(builder.reranker(reranker).build()?);
+            let stage = SecondStage::of(rerankers::open(&arguments.rerank)?);
+            pipelines.push(builder.second_stage(stage).build()?);
         }
         Ok(Self { pipelines, each })
     }

@@ -12,6 +12,7 @@ mod judged;
 mod models;
 mod reordering;
 mod rerank;
+mod rerankers;
 mod search;
 mod second_stage;
 mod tune;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use topshelf::report::Skipped;
 use topshelf::{
-    CachedReranker, CrossEncoder, Policy, Reranker, ScoreCache, SecondStage, SecondStageReport,
-    WindowOptions, Windowed,
+    CachedReranker, Policy, Reranker, ScoreCache, SecondStage, SecondStageReport, WindowOptions,
+    Windowed,
 };
 
 use super::chosen::Chosen;
+use super::rerankers;
 
 /// Loads the rerankers, each behind the cache if there is one; `None` where nothing is reranked.
 pub(super) fn load(
@@ -41,7 +42,7 @@ pub(super) fn reranker(
     windows: Option<WindowOptions>,
     cache: Option<&Arc<ScoreCache>>,
 ) -> Result<Arc<dyn Reranker>> {
-    around(Arc::new(CrossEncoder::load(name)?), windows, cache)
+    around(rerankers::open(name)?, windows, cache)
 }
 
 /// Puts cache and windows around a model.

@@ -7,11 +7,11 @@ use topshelf::eval::{Measure, Qrels};
 use topshelf::tune::gate::GateTerms;
 use topshelf::tune::record::Contender;
 use topshelf::tune::{self, Halves, Stages, TuneOptions, search::check, setup::Bm25};
-use topshelf::{Bm25Options, CrossEncoder, Pipeline, Query, Reranker, ScoreCache, WindowOptions};
+use topshelf::{Bm25Options, Pipeline, Query, Reranker, ScoreCache, WindowOptions};
 
 use super::collection::Judged;
 use super::judged::Folder;
-use super::{cache, display, print, print_json, second_stage, tuned};
+use super::{cache, display, print, print_json, rerankers, second_stage, tuned};
 use crate::args::TuneArguments;
 use crate::exit::usage;
 use crate::output::tuned::TuneAnswer;
@@ -179,7 +179,7 @@ fn contenders(
 ) -> Result<Vec<Contender>> {
     let named = arguments.rerank.iter().filter(|name| *name != "none");
     let load = |name: &String| {
-        let model: Arc<dyn Reranker> = Arc::new(CrossEncoder::load(name)?);
+        let model = rerankers::open(name)?;
         Ok(Contender {
             name: name.clone(),
             reranker: second_stage::around(Arc::clone(&model), windows, cache)?,

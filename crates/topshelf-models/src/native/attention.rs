@@ -122,6 +122,9 @@ impl Pass<'_> {
         scratch: &mut Scratch,
         own: &mut KeyValues,
     ) {
+        if part.keys == 0 {
+            return;
+        }
         if self.in_integers() {
             self.round_part(part, key_value, share, &mut scratch.codes, &mut own.rounded);
         } else {
@@ -142,10 +145,10 @@ impl Pass<'_> {
         let blocks = own.blocks.at_least(share.blocks * BLOCK * hidden);
         let values = own.values.at_least(share.rows * hidden + OVERREAD);
         let blocks = &mut blocks[part.block * BLOCK * hidden..];
-        pack_keys(key_value, 2 * hidden, part.count, hidden, blocks);
+        pack_keys(key_value, 2 * hidden, part.keys, hidden, blocks);
         let span = part.of_span;
-        let values = &mut values[span.row * hidden..][..span.count * hidden];
-        let at = part.first - span.first..part.first - span.first + part.count;
+        let values = &mut values[span.row * hidden..][..span.keys * hidden];
+        let at = part.first - span.first..part.first - span.first + part.keys;
         let shape = (self.heads(), self.dimension());
         pack_values(&key_value[hidden..], 2 * hidden, at, shape, values);
     }
@@ -160,8 +163,8 @@ impl Pass<'_> {
     ) {
         let (hidden, heads) = (self.hidden(), self.heads());
         let (shape, span) = ((heads, self.dimension()), part.of_span);
-        let rows = part.row..part.row + part.count;
-        let codes = codes.at_least(part.count * hidden);
+        let rows = part.row..part.row + part.keys;
+        let codes = codes.at_least(part.keys * hidden);
 
         let scales = &mut own.key_scales.at_least(share.rows)[rows.clone()];
         quantise_centred_rows((key_value, 2 * hidden), hidden, codes, scales);
@@ -175,7 +178,7 @@ impl Pass<'_> {
         let a_key = int8::packed_values_len(BLOCK, heads, self.dimension()) / BLOCK;
         let values = own.values.at_least(share.blocks * BLOCK * a_key);
         let values = &mut values[span.block * BLOCK * a_key..];
-        int8::pack_values(codes, shape, part.first - span.first, span.count, values);
+        int8::pack_values(codes, shape, part.first - span.first, span.keys, values);
     }
 
     /// Attention of the rows of one part, all heads side by side, to `out`.
@@ -190,9 +193,10 @@ impl Pass<'_> {
         let keys_of: SmallVec<[(RwLockReadGuard<'_, KeyValues>, &Span); USUAL_PIECES]> = attended
             .group
             .pieces(part.sequence)
+            .filter(|(_, span)| span.keys > 0)
             .map(|(share, span)| (self.shared.read(attended.turn, share), span))
             .collect();
-        let keys: usize = keys_of.iter().map(|(_, span)| span.count).sum();
+        let keys: usize = keys_of.iter().map(|(_, span)| span.keys).sum();
         let query = &query[..part.count * self.hidden()];
         let of = OfPart { attended, part, query, keys: &keys_of };
         scratch.scores.at_least(scratch_len(keys));
@@ -226,7 +230,7 @@ impl Pass<'_> {
         let Part { count, first, .. } = *of.part;
         let queries = HeadRows { count, first, values: &of.query[column..], stride: hidden };
         let keys = of.keys.iter().map(|(own, span)| HeadRows {
-            count: span.count,
+            count: span.keys,
             first: span.first,
             values: &own.keys[span.row * hidden + column..],
             stride: hidden,
@@ -241,10 +245,10 @@ impl Pass<'_> {
             .keys
             .iter()
             .map(|(own, span)| Piece {
-                count: span.count,
+                count: span.keys,
                 keys: &own.blocks[span.block * BLOCK * hidden + column * BLOCK..],
                 key_stride: BLOCK * hidden,
-                values: &own.values[span.row * hidden + column * span.count..],
+                values: &own.values[span.row * hidden + column * span.keys..],
             })
             .collect();
         let queries = Queries {
@@ -268,7 +272,7 @@ impl Pass<'_> {
         quantise_centred_rows((of.query, hidden), hidden, codes, scales);
         scratch.scales.clear();
         for (own, span) in of.keys {
-            let rows = span.row..span.row + span.count;
+            let rows = span.row..span.row + span.keys;
             let Rounded { key_scales, value_scales, .. } = &own.rounded;
             scratch.scales.extend(&key_scales[rows.clone()], &value_scales[rows]);
         }
@@ -300,9 +304,9 @@ impl Pass<'_> {
         let Rounded { blocks, sums, values, .. } = &own.rounded;
         let first = span.block * BLOCK;
         let a_key = int8::packed_values_len(BLOCK, heads, dimension) / BLOCK;
-        let of_head = int8::packed_values_len(span.count, 1, dimension);
+        let of_head = int8::packed_values_len(span.keys, 1, dimension);
         int8::Piece {
-            count: span.count,
+            count: span.keys,
             keys: &blocks[first * hidden + head * dimension * BLOCK..],
             key_stride: BLOCK * hidden,
             sums: &sums[first * heads + head * BLOCK..],

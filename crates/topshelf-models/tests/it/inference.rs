@@ -213,7 +213,7 @@ fn threads_and_neighbours_change_no_bit_of_any_output() {
 fn an_output_that_the_model_lacks_is_an_error() {
     let encoder = OnnxEncoder::load(&folder(BI), 1).unwrap();
     assert_eq!(encoder.width(Output::Logits), None);
-    let sequence = Sequence { ids: vec![101, 102], type_ids: vec![0, 0] };
+    let sequence = Sequence { ids: vec![101, 102], type_ids: vec![0, 0], unattended: 0 };
     let error = encoder.encode(&[&sequence].into_iter().collect(), Output::Logits).unwrap_err();
     assert!(matches!(error, ModelError::Inference { .. }), "{error}");
     let empty = Sequence::default();

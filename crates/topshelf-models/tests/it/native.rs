@@ -78,6 +78,7 @@ fn tiny(family: &str, dir: &Path) -> ModelFolder {
         path: Some(data.join("model.safetensors").to_str().unwrap().to_owned()),
         sha256: String::new(),
         bytes: 0,
+        built_in: false,
     }];
     folder
 }
@@ -86,7 +87,7 @@ fn tiny(family: &str, dir: &Path) -> ModelFolder {
 /// vocabulary.
 fn sequence(length: usize, seed: usize) -> Sequence {
     let ids = (0..length).map(|i| 4 + ((i * 7919 + seed * 31 + i * i) % 100) as u32).collect();
-    Sequence { ids, type_ids: vec![0; length] }
+    Sequence { ids, type_ids: vec![0; length], unattended: 0 }
 }
 
 /// Queries of msmarco-dl19, each with the first passages of the stored BM25 run, where the folder
@@ -295,7 +296,7 @@ fn one_token_and_512_run_together_and_nothing_is_nothing() {
 #[test]
 fn input_beyond_the_models_tables_is_refused_with_the_reason() {
     let (cross, bi) = (native(&folder(CROSS)), native(&folder(BI)));
-    let of = |ids: Vec<u32>, types: Vec<u32>| Sequence { ids, type_ids: types };
+    let of = |ids: Vec<u32>, types: Vec<u32>| Sequence { ids, type_ids: types, unattended: 0 };
     let refused = |encoder: &dyn Encoder, odd: &Sequence, want, reason: &str| {
         let error =
             encoder.encode(&[&sequence(9, 1), odd].into_iter().collect(), want).unwrap_err();
