@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// The cross-encoder that reranks unless another is named.
 pub(crate) const DEFAULT_RERANKER: &str = "cross-encoder/ms-marco-MiniLM-L12-v2";
 
+/// The late-interaction model whose token vectors are kept unless another is named.
+pub(crate) const DEFAULT_TOKEN_MODEL: &str = "answerdotai/answerai-colbert-small-v1";
+
 /// The bi-encoder that embeds unless another is named.
 pub(crate) const DEFAULT_EMBEDDER: &str = "BAAI/bge-small-en-v1.5";
 
@@ -210,6 +213,8 @@ pub(crate) struct AddArguments {
     /// How vectors are stored (default: the index's own, or int8).
     #[arg(long, value_enum)]
     pub(crate) vectors: Option<VectorPrecision>,
+    #[command(flatten)]
+    pub(crate) tokens: TokenVectorOptions,
     /// Tokens of a passage, at most (16 or more).
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub(crate) chunk: usize,
@@ -248,6 +253,33 @@ pub(crate) enum VectorPrecision {
     Int8,
     /// Four bytes a dimension.
     F32,
+}
+
+/// Whether an index keeps a vector for each token.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct TokenVectorOptions {
+    /// Also keep a vector for each token, so that late interaction (`--rerank colbert`) encodes
+    /// only the query: as f16, int8, 4bit or 2bit, from the most exact to the smallest [default: the
+    /// index's own, or none; int8 without a value].
+    #[arg(
+        long,
+        value_name = "TIER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "int8",
+        value_parser = tier
+    )]
+    pub(crate) token_vectors: Option<topshelf::Tier>,
+    /// The late-interaction model that makes them.
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_TOKEN_MODEL, requires = "token_vectors")]
+    pub(crate) token_model: String,
+}
+
+fn tier(name: &str) -> Result<topshelf::Tier, String> {
+    topshelf::Tier::ALL.into_iter().find(|tier| tier.name() == name).ok_or_else(|| {
+        let names = topshelf::Tier::ALL.map(topshelf::Tier::name);
+        format!("token vectors are kept as {}", names.join(", "))
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -317,8 +349,9 @@ pub(crate) struct CacheOption {
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Second stage")]
 pub(crate) struct SecondStageOptions {
-    /// The cross-encoder; `none` for the first stage alone [default:
-    /// cross-encoder/ms-marco-MiniLM-L12-v2]. Replaces the profile's second stage.
+    /// The reranker: a cross-encoder or a late-interaction model such as colbert; `none` for the first
+    /// stage alone [default: cross-encoder/ms-marco-MiniLM-L12-v2]. Replaces the profile's second
+    /// stage.
     #[arg(long, value_name = "MODEL")]
     pub(crate) rerank: Option<String>,
     /// A dearer reranker for the best KEEP of the one before; may be given several times.
@@ -350,6 +383,9 @@ pub(crate) struct SecondStageOptions {
     /// margin:STAGE:K, relative-margin:STAGE:K, spread:STAGE:K and agreement:K; `none` for no gate.
     #[arg(long, value_name = "GATE", value_parser = gate)]
     pub(crate) gate: Option<GateOption>,
+    /// Encode candidates anew for late interaction, even where the index has their token vectors.
+    #[arg(long)]
+    pub(crate) encode_anew: bool,
     /// Use a gate that nothing has shown to pay on your own queries.
     #[arg(long)]
     pub(crate) force: bool,
@@ -648,6 +684,8 @@ pub(crate) struct CollectionOptions {
     /// How vectors are stored.
     #[arg(long, value_enum, default_value = "int8")]
     pub(crate) vectors: VectorPrecision,
+    #[command(flatten)]
+    pub(crate) tokens: TokenVectorOptions,
     /// Where the index of the collection is kept for the next time (default: a folder of
     /// Topshelf's cache named after the collection's content).
     #[arg(long, value_name = "DIR")]

@@ -6,6 +6,7 @@
 pub(crate) mod tuned;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -173,12 +174,51 @@ pub(crate) struct IndexStats {
     pub(crate) removed_vectors: usize,
     /// Vectors in the neighbour graph; 0 where every search looks at all vectors.
     pub(crate) graph_vectors: usize,
+    /// What is kept of tokens for late interaction; absent where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_vectors: Option<TokenVectorsKept>,
     /// With `--files`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listing: Option<Vec<IndexedFile>>,
     /// With `--check`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) check: Option<IndexCheck>,
+}
+
+/// The token vectors of an index.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct TokenVectorsKept {
+    /// The late-interaction model.
+    pub(crate) model: String,
+    /// `f16`, `int8`, `4bit` or `2bit`.
+    pub(crate) tier: String,
+    /// The length of a vector.
+    pub(crate) dimension: usize,
+    /// How many, those of removed passages included.
+    pub(crate) vectors: u64,
+    /// Bytes on disk for each.
+    pub(crate) bytes_per_vector: f64,
+    /// Centroids that vectors are stored against; 0 where they are not.
+    pub(crate) centroids: usize,
+    /// How many times worse the centroids meet what was added after they were learnt; absent where
+    /// nothing was. Far above 1, a new index is better.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) drift: Option<f64>,
+}
+
+impl TokenVectorsKept {
+    /// One line for a person.
+    pub(crate) fn describe(&self) -> String {
+        let Self { model, tier, vectors, bytes_per_vector, centroids, drift, .. } = self;
+        let mut text = format!("{vectors} of {model} as {tier}, {bytes_per_vector:.1} bytes each");
+        if *centroids > 0 {
+            let _ = write!(text, ", against {centroids} centroids"); // a string takes all
+        }
+        if let Some(drift) = drift {
+            let _ = write!(text, "; what was added later is met {drift:.2} times as badly");
+        }
+        text
+    }
 }
 
 /// A file in the index.
@@ -264,6 +304,24 @@ pub(crate) struct SearchHit {
     pub(crate) span: Option<Span>,
     /// What every stage said of it, first stage first.
     pub(crate) signals: Vec<StageSignal>,
+    /// With `--explain` and late interaction: which token answered which token of the query.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) matches: Vec<TokenAnswer>,
+}
+
+/// A token of the query and the one of the passage that answers it best.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct TokenAnswer {
+    /// The query's, as the model's vocabulary writes it.
+    pub(crate) query: String,
+    /// The passage's.
+    pub(crate) passage: String,
+    /// The bytes that it stands for in what the model reads: title and headings, a line break, the
+    /// text; absent for a marker of the model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) span: Option<Span>,
+    /// What it adds to the score.
+    pub(crate) similarity: f32,
 }
 
 /// Bytes of a text.
@@ -993,6 +1051,19 @@ impl SearchHit {
                     rank: signal.rank,
                 })
                 .collect(),
+            matches: Vec::new(),
         }
+    }
+
+    /// With what is known of its tokens.
+    pub(crate) fn with_matches(mut self, matches: &[topshelf::TokenMatch]) -> Self {
+        let answer = |found: &topshelf::TokenMatch| TokenAnswer {
+            query: found.query.clone(),
+            passage: found.passage.clone(),
+            span: (!found.span.is_empty()).then(|| Span::from(&found.span)),
+            similarity: found.similarity,
+        };
+        self.matches = matches.iter().map(answer).collect();
+        self
     }
 }

@@ -9,6 +9,7 @@ mod it {
     mod json;
     mod judge;
     mod kill;
+    mod late_interaction;
     mod program;
     mod second_stage;
     mod tune;

@@ -5,6 +5,9 @@
 //! the bounds that they must keep. The collections are in `../shared/data`; where
 //! that folder is not, the test says so and has nothing to hold the figures against.
 
+#[path = "slow/late_interaction.rs"]
+mod late_interaction;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

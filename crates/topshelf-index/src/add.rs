@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
-use topshelf_core::{EmbedKind, Embedder, Passage};
+use topshelf_core::{EmbedKind, Embedder, ModelIdentity, Passage, TokenEmbedder, TokenVectors};
 
 use self::reader::{Item, Reader};
 use crate::chunk::ChunkOptions;
@@ -33,6 +33,15 @@ const EMBED_TOGETHER: usize = 64;
 
 /// Read but unwritten documents, at most.
 const READ_AHEAD: usize = 256;
+
+/// The models that passages are encoded with.
+#[derive(Clone, Copy, Default)]
+pub struct Models<'a> {
+    /// For dense retrieval.
+    pub embedder: Option<&'a dyn Embedder>,
+    /// For late interaction over stored vectors.
+    pub tokens: Option<&'a dyn TokenEmbedder>,
+}
 
 /// How files are added.
 #[derive(Debug, Clone, Default)]
@@ -107,7 +116,7 @@ pub struct AddReport {
 
 /// Adds files and folders, or brings them up to date, and commits.
 ///
-/// `embedder` must be the one the index was made with, and `None` exactly if it has none.
+/// The models must be those the index was made with, and `None` exactly where it has none.
 ///
 /// # Errors
 ///
@@ -117,12 +126,13 @@ pub struct AddReport {
 pub fn add(
     mut writer: Writer,
     paths: &[PathBuf],
-    embedder: Option<&dyn Embedder>,
+    models: Models<'_>,
     options: &AddOptions,
     on_event: &mut dyn FnMut(AddEvent<'_>),
 ) -> Result<AddReport> {
     let start = Instant::now();
-    check_embedder(&writer, embedder)?;
+    let embedder = models.embedder;
+    models.check(&writer)?;
     for path in paths {
         if std::fs::symlink_metadata(path).is_err() {
             return Err(IndexError::NoSuchPath { path: path.clone() });
@@ -180,7 +190,7 @@ pub fn add(
     std::thread::scope(|scope| {
         let reader = Reader { known: &known, options, count: &count, stop: &stop, sender };
         scope.spawn(move || reader.read_all(sources));
-        let written = write_all(&mut writer, &receiver, embedder, options, &mut report, on_event);
+        let written = write_all(&mut writer, &receiver, models, options, &mut report, on_event);
         stop.store(true, Ordering::Relaxed);
         drop(receiver); // unblocks the reader, whose sends now fail
         written
@@ -228,17 +238,26 @@ pub fn remove(mut writer: Writer, paths: &[PathBuf]) -> Result<(usize, Totals)> 
     Ok((removed, writer.commit()?))
 }
 
-fn check_embedder(writer: &Writer, embedder: Option<&dyn Embedder>) -> Result<()> {
-    match (&writer.settings().embedder, embedder) {
-        (None, None) => Ok(()),
-        (Some(own), Some(given)) if own.identity.fingerprint == given.identity().fingerprint => {
-            Ok(())
-        }
-        (own, given) => Err(IndexError::EmbedderMismatch {
-            expected: own.as_ref().map_or("none", |own| &own.identity.name).to_owned(),
-            given: given.map_or("none", |given| &given.identity().name).to_owned(),
-        }),
+impl Models<'_> {
+    /// Refuses models that are not the index's own.
+    fn check(&self, writer: &Writer) -> Result<()> {
+        let settings = writer.settings();
+        let own = settings.embedder.as_ref().map(|own| &own.identity);
+        same_model(own, self.embedder.map(Embedder::identity))?;
+        let own = settings.token_vectors.as_ref().map(|own| &own.identity);
+        same_model(own, self.tokens.map(TokenEmbedder::identity))
     }
+}
+
+fn same_model(own: Option<&ModelIdentity>, given: Option<&ModelIdentity>) -> Result<()> {
+    let fingerprint = |identity: &ModelIdentity| identity.fingerprint.clone();
+    if own.map(fingerprint) == given.map(fingerprint) {
+        return Ok(());
+    }
+    let name = |identity: Option<&ModelIdentity>| {
+        identity.map_or("none", |identity| identity.name.as_str()).to_owned()
+    };
+    Err(IndexError::EmbedderMismatch { expected: name(own), given: name(given) })
 }
 
 fn interrupted(options: &AddOptions) -> bool {
@@ -284,7 +303,7 @@ struct Current {
 fn write_all(
     writer: &mut Writer,
     receiver: &Receiver<Item>,
-    embedder: Option<&dyn Embedder>,
+    models: Models<'_>,
     options: &AddOptions,
     report: &mut AddReport,
     on_event: &mut dyn FnMut(AddEvent<'_>),
@@ -307,7 +326,10 @@ fn write_all(
         if items.is_empty() {
             return Ok(());
         }
-        let mut vectors = embed(writer, embedder, &items)?.into_iter();
+        let texts = texts_of(&items);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mut vectors = embed(writer, models.embedder, &texts)?.into_iter();
+        let mut tokens = embed_tokens(writer, models.tokens, &texts)?.into_iter();
         for item in items {
             match item {
                 Item::Begin { path } => {
@@ -318,6 +340,8 @@ fn write_all(
                 }
                 Item::Document { id, source, passages } => {
                     let own: Vec<Vec<f32>> = vectors.by_ref().take(passages.len()).collect();
+                    let of_tokens: Vec<TokenVectors> =
+                        tokens.by_ref().take(passages.len()).collect();
                     let Some(file) = &mut current else { continue };
                     if writer.has_document(&id, &file.path)? {
                         let skipped = Skipped::duplicate(&source, &id);
@@ -327,7 +351,9 @@ fn write_all(
                     writer.note_document(&id);
                     for (n, passage) in passages.iter().enumerate() {
                         let vector = own.get(n).map(Vec::as_slice);
-                        let (title, text) = writer.add_passage(&file.path, passage, vector)?;
+                        let tokens = of_tokens.get(n);
+                        let (title, text) =
+                            writer.add_passage(&file.path, passage, vector, tokens)?;
                         file.totals.title_terms += title;
                         file.totals.text_terms += text;
                     }
@@ -368,30 +394,50 @@ fn write_all(
     }
 }
 
-/// The vectors of all passages among the items, in their order; none without an embedder.
+/// The texts of all passages among the items, in their order.
+fn texts_of(items: &[Item]) -> Vec<String> {
+    let passages = items.iter().filter_map(|item| match item {
+        Item::Document { passages, .. } => Some(passages),
+        _ => None,
+    });
+    passages.flatten().map(Passage::model_text).collect()
+}
+
+fn fault(source: topshelf_core::Error) -> IndexError {
+    IndexError::Embed { source }
+}
+
+/// The vector of each text; none without an embedder.
 fn embed(
     writer: &Writer,
     embedder: Option<&dyn Embedder>,
-    items: &[Item],
+    texts: &[&str],
 ) -> Result<Vec<Vec<f32>>> {
-    let Some(embedder) = embedder else { return Ok(Vec::new()) };
-    let texts: Vec<String> = items
-        .iter()
-        .filter_map(|item| match item {
-            Item::Document { passages, .. } => Some(passages),
-            _ => None,
-        })
-        .flatten()
-        .map(Passage::model_text)
-        .collect();
+    let (Some(embedder), Some(own)) = (embedder, &writer.settings().embedder) else {
+        return Ok(Vec::new());
+    };
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let fault = |source| IndexError::Embed { source };
-    let vectors = pollster::block_on(embedder.embed(EmbedKind::Passage, &texts)).map_err(fault)?;
-    if let Some(own) = &writer.settings().embedder {
-        own.check(texts.len(), &vectors).map_err(fault)?;
+    let vectors = pollster::block_on(embedder.embed(EmbedKind::Passage, texts)).map_err(fault)?;
+    own.check(texts.len(), &vectors).map_err(fault)?;
+    Ok(vectors)
+}
+
+/// The token vectors of each text; none without a model for them.
+fn embed_tokens(
+    writer: &Writer,
+    model: Option<&dyn TokenEmbedder>,
+    texts: &[&str],
+) -> Result<Vec<TokenVectors>> {
+    let (Some(model), Some(own)) = (model, &writer.settings().token_vectors) else {
+        return Ok(Vec::new());
+    };
+    if texts.is_empty() {
+        return Ok(Vec::new());
     }
+    let vectors = model.embed_tokens(EmbedKind::Passage, texts);
+    let vectors = pollster::block_on(vectors).map_err(fault)?;
+    own.check(texts.len(), &vectors).map_err(fault)?;
     Ok(vectors)
 }

@@ -81,6 +81,16 @@ pub enum IndexError {
     )]
     NoVectors,
 
+    /// Token vectors whose length the kernels of the smaller tiers cannot take.
+    #[error(
+        "token vectors of {dimension} numbers can be kept as f16 only, since {dimension} is not a \
+             multiple of 4; use --token-vectors=f16"
+    )]
+    TokenDimension {
+        /// Numbers of a vector.
+        dimension: usize,
+    },
+
     /// A setting that was fixed when the index was made is asked to differ.
     #[error(
         "the index was made with {setting} {expected}; it cannot be changed to {given}: \
@@ -158,6 +168,7 @@ impl IndexError {
             | Self::Damaged { .. }
             | Self::EmbedderMismatch { .. }
             | Self::NoVectors
+            | Self::TokenDimension { .. }
             | Self::SettingFixed { .. }
             | Self::NoSuchPath { .. }
             | Self::NotIndexed { .. } => Blame::Caller,

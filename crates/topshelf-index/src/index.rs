@@ -11,7 +11,7 @@ use serde::Serialize;
 use tantivy::index::SegmentComponent;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, DocSet, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, Term};
-use topshelf_core::{Embedder, Filter, Passage};
+use topshelf_core::{Embedder, Filter, Passage, Reranker, TokenEmbedder};
 use topshelf_kernels::mapped::MappedFile;
 
 use crate::bm25::{Bm25Options, Bm25Retriever};
@@ -21,6 +21,9 @@ use crate::files::{FileEntry, FileTable};
 use crate::graph::Graph;
 use crate::mask::Mask;
 use crate::state::{Fields, Settings, State, TEXT_DIR, Totals};
+use crate::tokens::StoredTokens;
+use crate::tokens::codebook::{Codebook, Fit};
+use crate::tokens::file::{Shape, TokenFile};
 use crate::vectors::Vectors;
 
 /// An open index. Cheap to clone; safe to use from many threads.
@@ -36,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) fields: Fields,
     pub(crate) vectors: Vec<Vectors>,
     pub(crate) graph: Option<Graph>,
+    pub(crate) token_files: Vec<TokenFile>,
+    pub(crate) codebook: Option<Arc<Codebook>>,
     /// The file table, held so that a later commit does not take it away.
     files: Option<MappedFile>,
     /// What recent filters let through.
@@ -63,8 +68,34 @@ pub struct Stats {
     pub removed_vectors: usize,
     /// Vectors in the neighbour graph; 0 where every search scans all vectors.
     pub graph_vectors: usize,
+    /// What is kept of tokens, if anything is.
+    pub tokens: Option<TokenStats>,
     /// Bytes of the whole folder.
     pub bytes: u64,
+}
+
+/// The token vectors of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TokenStats {
+    /// Vectors on disk, those of removed passages included.
+    pub vectors: u64,
+    /// Bytes that each takes, on the average: its numbers, its scale or centroid, and its share of
+    /// what is noted of its passage.
+    pub bytes_per_vector: f64,
+    /// Centroids, where vectors are stored against some.
+    pub centroids: usize,
+    /// How well these meet the vectors that they were learnt from.
+    pub learnt: Fit,
+    /// And those that were added later.
+    pub added: Fit,
+}
+
+impl TokenStats {
+    /// How many times worse vectors that were added later are met; `None` where there are none.
+    pub fn drift(&self) -> Option<f64> {
+        let measured = self.added.vectors > 0 && self.learnt.mean() > 0.0;
+        measured.then(|| self.added.mean() / self.learnt.mean())
+    }
 }
 
 impl Index {
@@ -127,6 +158,10 @@ impl Index {
             Some(graph) => Some(Graph::open(&dir.join(&graph.name), dimension, graph.bytes)?),
             None => None,
         };
+        let (token_files, codebook) = match &state.settings.token_vectors {
+            Some(info) => (state.tokens.open(dir, info)?, state.tokens.open_codebook(dir, info)?),
+            None => (Vec::new(), None),
+        };
         let files = match state.files.as_str() {
             "" => None,
             name => {
@@ -141,6 +176,8 @@ impl Index {
             fields,
             vectors,
             graph,
+            token_files,
+            codebook,
             files,
             masks: Mutex::default(),
         };
@@ -166,6 +203,17 @@ impl Index {
             });
         }
         Ok(DenseRetriever::new(self.clone(), embedder))
+    }
+
+    /// Late interaction over the stored token vectors; `None` where there are none of this model.
+    pub fn stored_tokens<M: TokenEmbedder + Reranker>(
+        &self,
+        model: Arc<M>,
+    ) -> Option<StoredTokens<M>> {
+        let own = self.inner.state.settings.token_vectors.as_ref()?;
+        let given = TokenEmbedder::identity(model.as_ref());
+        let same = own.identity.fingerprint == given.fingerprint;
+        same.then(|| StoredTokens::new(self.clone(), model))
     }
 
     /// The passages of a document, in no particular order; none if it is not in the index.
@@ -213,8 +261,22 @@ impl Index {
                 inner.state.totals.passages as usize
             }),
             graph_vectors: inner.graph.as_ref().map_or(0, Graph::len),
+            tokens: self.token_stats(),
             bytes: folder_bytes(&inner.dir),
         })
+    }
+
+    fn token_stats(&self) -> Option<TokenStats> {
+        let inner = &*self.inner;
+        let info = inner.state.settings.token_vectors.as_ref()?;
+        let shapes = || inner.token_files.iter().map(TokenFile::shape);
+        let vectors = shapes().map(|shape| shape.vectors as u64).sum::<u64>();
+        let bytes: usize = shapes().map(Shape::len).sum();
+        let codebook = inner.codebook.as_ref();
+        let centroids = codebook.map_or(0, |book| book.centroids.len() / info.dimension);
+        let bytes_per_vector = if vectors == 0 { 0.0 } else { bytes as f64 / vectors as f64 };
+        let (learnt, added) = (inner.state.tokens.learnt, inner.state.tokens.added);
+        Some(TokenStats { vectors, bytes_per_vector, centroids, learnt, added })
     }
 
     /// The files that documents came from, in the order of their paths.
@@ -238,6 +300,9 @@ impl Index {
         let files = self.files()?;
         for vectors in &self.inner.vectors {
             vectors.verify()?;
+        }
+        for tokens in &self.inner.token_files {
+            tokens.verify()?;
         }
         if let (Some(graph), Some(file)) = (&self.inner.graph, &self.inner.state.graph) {
             graph.verify(file.crc32)?;

@@ -10,6 +10,7 @@
 //! | an open index | [`Index`] |
 //! | text to terms, languages | [`analyse`] |
 //! | the first stage by words, by meaning | [`bm25`], [`dense`] |
+//! | vectors of tokens, late interaction over them | [`tokens`] |
 //! | metadata filters | `mask` |
 //! | the neighbour graph of large indexes, its recall | [`graph`], [`check`] |
 //!
@@ -28,15 +29,17 @@ mod index;
 pub mod ingest;
 mod mask;
 pub mod state;
+pub mod tokens;
 mod vectors;
 pub mod writer;
 
-pub use add::{AddEvent, AddOptions, AddReport, add, remove};
+pub use add::{AddEvent, AddOptions, AddReport, Models, add, remove};
 pub use analyse::Language;
 pub use bm25::{Bm25Options, Bm25Retriever};
 pub use dense::DenseRetriever;
 pub use error::{IndexError, Result};
 pub use files::FileEntry;
-pub use index::{Index, Stats};
+pub use index::{Index, Stats, TokenStats};
 pub use state::{EmbedderInfo, Precision, Settings, Totals};
+pub use tokens::{StoredTokens, Tier, TokenVectorInfo};
 pub use writer::Writer;

@@ -6,6 +6,8 @@
 //!   files-00000007.json      which files are in the index            (named by the state)
 //!   vectors-000-00000007.vec vectors of passages                     (named by the state)
 //!   graph-00000007.hnsw      neighbour graph over some vector files  (named by the state)
+//!   tokens-000-00000007.tok  token vectors of passages               (named by the state)
+//!   tokens-codebook-….cbk    what the small ones are stored against  (named by the state)
 //!   writer.lock              held by the process that changes the index
 //! ```
 //!
@@ -26,9 +28,14 @@ use topshelf_core::{Blame, Embedder, Error as CoreError, ModelIdentity};
 
 use crate::analyse::Language;
 use crate::error::{IndexError, Result};
+use crate::tokens::TokenVectorInfo;
+use crate::tokens::writer::TokenState;
 
-/// The format that this version writes and reads.
-pub const FORMAT: u32 = 1;
+/// The format that this version writes. Format 1, which it reads too, has no token vectors.
+pub const FORMAT: u32 = 2;
+
+/// The oldest format that it reads.
+const OLDEST: u32 = 1;
 
 /// The folder of the tantivy index.
 pub(crate) const TEXT_DIR: &str = "text";
@@ -63,6 +70,9 @@ pub struct Settings {
     pub precision: Precision,
     /// The bi-encoder; `None` for an index without vectors.
     pub embedder: Option<EmbedderInfo>,
+    /// The vectors of tokens; `None` for an index without.
+    #[serde(default)]
+    pub token_vectors: Option<TokenVectorInfo>,
     /// Passages from which the index has a neighbour graph; this one may be changed later.
     pub graph_from: u64,
 }
@@ -73,6 +83,7 @@ impl Default for Settings {
             language: Language::default(),
             precision: Precision::default(),
             embedder: None,
+            token_vectors: None,
             graph_from: crate::graph::DEFAULT_FROM,
         }
     }
@@ -140,7 +151,7 @@ pub(crate) struct GraphFile {
 }
 
 /// What one commit makes visible.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// [`FORMAT`] of the version that wrote it.
     pub(crate) format: u32,
@@ -162,6 +173,9 @@ pub(crate) struct State {
     pub(crate) vectors: Vec<VectorFile>,
     /// The neighbour graph, if the index is large enough to have one.
     pub(crate) graph: Option<GraphFile>,
+    /// The files of token vectors.
+    #[serde(default)]
+    pub(crate) tokens: TokenState,
 }
 
 /// Sums over all passages in the index.
@@ -206,6 +220,7 @@ impl State {
             files_crc32: None,
             vectors: Vec::new(),
             graph: None,
+            tokens: TokenState::default(),
         }
     }
 
@@ -228,7 +243,7 @@ impl State {
             reason: format!("its payload is not that of an index ({error})"),
         };
         let head: Head = serde_json::from_str(payload).map_err(damaged)?;
-        if head.format != FORMAT {
+        if !(OLDEST..=FORMAT).contains(&head.format) {
             let dir = dir.to_owned();
             return Err(IndexError::Format { dir, found: head.format, supported: FORMAT });
         }
@@ -284,7 +299,7 @@ pub(crate) const LOCK_FILE: &str = "writer.lock";
 
 /// Whether the name is one that a state may refer to.
 pub(crate) fn is_state_file(name: &str) -> bool {
-    ["files-", "vectors-", "graph-"].iter().any(|prefix| name.starts_with(prefix))
+    ["files-", "vectors-", "graph-", "tokens-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The fields of the tantivy index.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tantivy::schema::IndexRecordOption;
 use tantivy::tokenizer::{PreTokenizedString, Token};
 use tantivy::{DocAddress, DocSet, IndexWriter, Searcher, TERMINATED, TantivyDocument, Term};
-use topshelf_core::Passage;
+use topshelf_core::{Passage, TokenVectors};
 
 use crate::analyse::Analyser;
 use crate::error::{IndexError, Result};
@@ -19,8 +19,11 @@ use crate::files::{FileEntry, FileTable};
 use crate::graph::{Graph, REBUILD_SHARE};
 use crate::mask::facts_of;
 use crate::state::{
-    Fields, GraphFile, LOCK_FILE, Settings, State, TEXT_DIR, Totals, VectorFile, is_state_file,
+    FORMAT, Fields, GraphFile, LOCK_FILE, Settings, State, TEXT_DIR, Totals, VectorFile,
+    is_state_file,
 };
+use crate::tokens::TokenVectorInfo;
+use crate::tokens::writer::TokenWriter;
 use crate::vectors::{VectorWriter, Vectors};
 
 /// Memory that tantivy may fill with postings before it writes a segment.
@@ -46,6 +49,7 @@ pub struct Writer {
     files: FileTable,
     analyser: Analyser,
     vectors: Option<VectorWriter>,
+    tokens: Option<TokenWriter>,
     /// Files removed or replaced in this session.
     gone: HashSet<String>,
     /// Ids of documents added in this session.
@@ -109,6 +113,10 @@ impl Writer {
             .embedder
             .as_ref()
             .map(|embedder| VectorWriter::new(state.settings.precision, embedder.dimension));
+        let next = state.generation + 1;
+        let tokens = state.settings.token_vectors.as_ref();
+        let tokens =
+            tokens.map(|info| TokenWriter::open(dir, next, info, &state.tokens)).transpose()?;
         let writer = Self {
             dir: dir.to_owned(),
             text,
@@ -118,6 +126,7 @@ impl Writer {
             state,
             files,
             vectors,
+            tokens,
             gone: HashSet::new(),
             added: HashSet::new(),
             reconfigured: false,
@@ -197,24 +206,32 @@ impl Writer {
         self.text.delete_term(Term::from_field_text(self.fields.file, path));
         self.state.totals.subtract(entry.totals);
         if !entry.keys.is_empty() && self.vectors.is_some() {
-            self.state.removed.push(entry.keys);
+            self.state.removed.push(entry.keys.clone());
+        }
+        if let Some(tokens) = self.tokens.as_mut().filter(|_| !entry.keys.is_empty()) {
+            tokens.state.removed.push(entry.keys);
         }
         self.gone.insert(path.to_owned());
         true
     }
 
-    /// Adds a passage of the named file; its vector is needed if the index has vectors.
+    /// Adds a passage of the named file; its vector is needed if the index has vectors, and those of
+    /// its tokens if it has those.
     /// Answers the passage's terms in title and text.
     pub(crate) fn add_passage(
         &mut self,
         file: &str,
         passage: &Passage,
         vector: Option<&[f32]>,
+        tokens: Option<&TokenVectors>,
     ) -> Result<(u64, u64)> {
         let key = self.state.next_key;
         self.state.next_key += 1;
         if let (Some(writer), Some(vector)) = (&mut self.vectors, vector) {
             writer.push(key, vector);
+        }
+        if let (Some(writer), Some(tokens)) = (&mut self.tokens, tokens) {
+            writer.push(key, &passage.model_text(), tokens)?;
         }
         let mut heading = passage.title.clone();
         for part in &passage.headings {
@@ -264,6 +281,11 @@ impl Writer {
         self.state.removed.sort_unstable_by_key(|range| range.start);
         self.compact_vectors()?;
         self.update_graph()?;
+        if let Some(tokens) = &mut self.tokens {
+            tokens.finish(self.state.totals.passages)?;
+            self.state.tokens = tokens.state.clone();
+        }
+        self.state.format = FORMAT;
         self.state.files = self.name("files", "json");
         self.state.files_crc32 = Some(self.files.save(&self.dir.join(&self.state.files))?);
         sync_folder(&self.dir)?;
@@ -406,6 +428,7 @@ impl Writer {
             let Some(name) = name.to_str() else { continue };
             let named = name == self.state.files
                 || self.state.vectors.iter().any(|file| file.name == name)
+                || self.state.tokens.names(name)
                 || self.state.graph.as_ref().is_some_and(|graph| graph.name == name);
             if is_state_file(name) && !named {
                 let _ = fs::remove_file(entry.path());
@@ -471,6 +494,20 @@ fn check_settings(own: &Settings, given: &Settings) -> Result<()> {
     }
     if own.precision != given.precision {
         return fixed("vectors of", own.precision.name(), given.precision.name());
+    }
+    match (&own.token_vectors, &given.token_vectors) {
+        (own, given) if own == given => {}
+        (Some(own), Some(given)) if own.identity.fingerprint != given.identity.fingerprint => {
+            return fixed("token vectors of", &own.identity.name, &given.identity.name);
+        }
+        (own, given) => {
+            let name = |info: &Option<TokenVectorInfo>| {
+                info.as_ref().map_or("none", |info| info.tier.name())
+            };
+            if name(own) != name(given) {
+                return fixed("token vectors of", name(own), name(given));
+            }
+        }
     }
     match (&own.embedder, &given.embedder) {
         (Some(own), Some(given)) if own.identity.fingerprint != given.identity.fingerprint => {

@@ -16,5 +16,7 @@ mod filters;
 mod graph;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/tokens.rs"]
+mod tokens;
 #[path = "it/update.rs"]
 mod update;

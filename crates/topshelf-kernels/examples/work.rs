@@ -13,7 +13,7 @@ use topshelf_kernels::attention::{
     scratch_len,
 };
 use topshelf_kernels::gemm::{Activation, bf16, f32 as single, i8 as int8};
-use topshelf_kernels::max_sim::residual::{Bits, Codebook, max_sim_residual};
+use topshelf_kernels::max_sim::residual::{Bits, Codebook, Vectors, max_sim_residual};
 use topshelf_kernels::max_sim::rounded;
 use topshelf_kernels::rows::{layer_norm, quantise_centred_rows, quantise_u8_rows};
 use topshelf_kernels::{max_sim, scan_f32, scan_i8};
@@ -244,18 +244,26 @@ fn late_interaction() -> Work {
 
 fn late_interaction_i8() -> Work {
     const DIMENSION: usize = 96;
-    let queries = rounded::Queries::new(&wave(32 * DIMENSION), DIMENSION);
+    let queries = rounded::Queries::new(&wave(32 * DIMENSION), DIMENSION, &wave(DIMENSION));
     let codes: Vec<i8> = (0..77 * DIMENSION).map(|i| (i * 37 % 255) as u8 as i8).collect();
     let mut scratch = rounded::Scratch::default();
     Box::new(move || {
         let mut best = [0.0; 32];
-        black_box(rounded::max_sim_i8(&queries, &codes, &[0.01; 77], &mut scratch, &mut best));
+        let (scales, stretches) = ([0x2000; 77], [0; 77]);
+        black_box(rounded::max_sim_i8(
+            &queries,
+            &codes,
+            &scales,
+            &stretches,
+            &mut scratch,
+            &mut best,
+        ));
     })
 }
 
 fn late_interaction_residual(bits: Bits) -> Work {
     const DIMENSION: usize = 96;
-    let queries = rounded::Queries::new(&wave(32 * DIMENSION), DIMENSION);
+    let queries = rounded::Queries::new(&wave(32 * DIMENSION), DIMENSION, &wave(DIMENSION));
     let centroids: Vec<i8> = (0..2048 * DIMENSION).map(|i| (i * 37 % 127) as i8).collect();
     let ids: Vec<u16> = (0..77).map(|i| i * 26).collect();
     let codes: Vec<u8> = (0..bits.packed_len(77 * DIMENSION)).map(|i| (i * 53) as u8).collect();
@@ -269,7 +277,8 @@ fn late_interaction_residual(bits: Bits) -> Work {
             table: &[1; 16],
             scale: 0.01,
         };
-        black_box(max_sim_residual(&queries, &codebook, &ids, &codes, &mut scratch, &mut best));
+        let vectors = Vectors { ids: &ids, stretches: &[0; 77], packed: &codes };
+        black_box(max_sim_residual(&queries, &codebook, &vectors, &mut scratch, &mut best));
     })
 }
 

@@ -27,7 +27,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use topshelf::{AddOptions, BiEncoder, Bm25Options, CrossEncoder, Index, Pipeline, Query};
+//! use topshelf::{AddOptions, BiEncoder, Bm25Options, CrossEncoder, Index, Models, Pipeline, Query};
 //! use topshelf::{Context, ContextOptions, Settings, Writer, context::estimate_tokens};
 //!
 //! # let store = topshelf::Store::open_default()?;
@@ -44,7 +44,8 @@
 //! // Add a folder; adding it again later costs only what has changed.
 //! let settings = Settings::with_embedder(embedder.as_ref());
 //! let writer = Writer::create_or_open(&folder, &settings)?;
-//! let report = topshelf::add(writer, &[docs], Some(embedder.as_ref()), &AddOptions::default(), &mut |_| {})?;
+//! let models = Models { embedder: Some(embedder.as_ref()), tokens: None };
+//! let report = topshelf::add(writer, &[docs], models, &AddOptions::default(), &mut |_| {})?;
 //! assert_eq!(report.documents, 2);
 //!
 //! let index = Index::open(&folder)?;
@@ -99,8 +100,8 @@ pub use topshelf_core::*;
 pub use topshelf_eval as eval;
 pub use topshelf_index::{
     AddEvent, AddOptions, AddReport, Bm25Options, Bm25Retriever, DenseRetriever, EmbedderInfo,
-    FileEntry, Index, IndexError, Language, Precision, Settings, Stats, Totals, Writer, add, check,
-    chunk, graph, ingest, remove,
+    FileEntry, Index, IndexError, Language, Models, Precision, Settings, Stats, StoredTokens, Tier,
+    TokenStats, TokenVectorInfo, Totals, Writer, add, check, chunk, graph, ingest, remove,
 };
 pub use topshelf_models::{
     BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, LateInteraction, ModelError,

@@ -23,6 +23,8 @@ pub(super) struct Chosen {
     pub(super) second_stage: Option<Reranking>,
     pub(super) min_relevance: Option<f32>,
     pub(super) deadline: Option<Duration>,
+    /// Whether stored token vectors are left alone.
+    pub(super) encode_anew: bool,
     /// The file that took part.
     pub(super) profile: Option<PathBuf>,
     first_stage: Option<FirstStage>,
@@ -48,10 +50,18 @@ impl Chosen {
             None => (None, None),
         };
         let second_stage = reranking(second, profile.as_ref())?;
-        let (min_relevance, deadline) = (second.min_relevance, second.deadline);
+        let SecondStageOptions { min_relevance, deadline, encode_anew, .. } = *second;
         let (first_stage, evidence) = profile.map(|own| (own.first_stage, own.evidence)).unzip();
         let collection = evidence.flatten().map(|evidence| evidence.data);
-        Ok(Self { second_stage, min_relevance, deadline, profile: path, first_stage, collection })
+        Ok(Self {
+            second_stage,
+            min_relevance,
+            deadline,
+            encode_anew,
+            profile: path,
+            first_stage,
+            collection,
+        })
     }
 
     /// The first stage. `retriever` is what the command asks for, `has_vectors` whether the index

@@ -17,8 +17,8 @@ use topshelf::chunk::ChunkOptions;
 use topshelf::eval::{Measure, Qrels};
 use topshelf::tune::Unit;
 use topshelf::{
-    AddOptions, Answer, BiEncoder, CrossEncoder, Embedder, Index, Pipeline, Query, Reranker,
-    SecondStage, Settings, Store, Writer,
+    AddOptions, Answer, BiEncoder, CrossEncoder, Embedder, Index, Models, Pipeline, Query,
+    Reranker, SecondStage, Settings, Store, Writer,
 };
 
 use super::collection::{Judged, Parts, System};
@@ -249,7 +249,8 @@ fn build_index(
         .map(|file| PathBuf::from(file.path))
         .filter(|path| path.starts_with(registry) && !sources.files.contains(path))
         .collect();
-    add_with_progress(writer, &sources.files, Some(embedder as &dyn Embedder), &options)?;
+    let models = Models { embedder: Some(embedder as &dyn Embedder), tokens: None };
+    add_with_progress(writer, &sources.files, models, &options)?;
     if !stale.is_empty() {
         topshelf::remove(Writer::open(dir)?, &stale)?;
     }

@@ -101,19 +101,20 @@ fn collection(arguments: &EvalArguments, measures: &[Measure]) -> Result<EvalAns
     let systems = systems(arguments, &chosen, &folder)?;
     let embeds = systems.iter().any(System::embeds);
     let reranks = systems.iter().any(|system| system.reranked);
-    let second_stage =
-        // Without the cache: a score that is looked up says nothing of what reranking takes.
-        if reranks { super::second_stage::load(&chosen, None)? } else { None };
-    if reranks && second_stage.is_none() {
+    if reranks && chosen.second_stage.is_none() {
         return Err(usage("`--rerank none` does not go with a system that ends in +rerank"));
     }
     let first_stage = chosen.first_stage(&arguments.first_stage, None, arguments.depth, embeds);
     if first_stage.depth == 0 {
         return Err(topshelf::Error::DepthZero.into());
     }
-    let retrieves = systems.iter().any(|system| system.stage != Stage::Candidates);
+    let retrieves = systems.iter().any(|system| system.stage != Stage::Candidates)
+        || arguments.collection.tokens.token_vectors.is_some();
     let unit = folder.unit(&topics.qrels)?;
     let (index, embedder) = if retrieves { folder.index(embeds)? } else { (None, None) };
+    let second_stage =
+        // Without the cache: a score that is looked up says nothing of what reranking takes.
+        if reranks { super::second_stage::load(&chosen, None, index.as_ref())? } else { None };
     let mut warnings = std::mem::take(&mut topics.warnings);
     warnings.extend(chosen.warning_on(&folder.name));
     let candidates = match &arguments.candidates {

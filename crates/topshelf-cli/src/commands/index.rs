@@ -7,15 +7,16 @@ use anyhow::Result;
 use topshelf::chunk::ChunkOptions;
 use topshelf::ingest::IngestOptions;
 use topshelf::{
-    AddEvent, AddOptions, AddReport, BiEncoder, Embedder, Index, IndexError, Precision, Settings,
-    Writer, check, graph,
+    AddEvent, AddOptions, AddReport, BiEncoder, Embedder, Index, IndexError, Models, Precision,
+    Settings, Writer, check, graph,
 };
 
-use super::{display, interrupt_flag, print, print_json};
+use super::{display, interrupt_flag, print, print_json, token_model};
 use crate::args::{AddArguments, DEFAULT_EMBEDDER, IndexCommand, VectorPrecision};
 use crate::exit::usage;
 use crate::output::{
-    GraphRecall, IndexAdded, IndexCheck, IndexRemoved, IndexStats, IndexTotals, IndexedFile, Notice,
+    GraphRecall, IndexAdded, IndexCheck, IndexRemoved, IndexStats, IndexTotals, IndexedFile,
+    Notice, TokenVectorsKept,
 };
 use crate::progress::Progress;
 use crate::table;
@@ -90,11 +91,14 @@ fn add(arguments: &AddArguments) -> Result<()> {
     let name = arguments.embed.clone().or(own_embedder);
     let name = name.unwrap_or_else(|| DEFAULT_EMBEDDER.to_owned());
     let embedder = if name == "none" { None } else { Some(BiEncoder::load(&name)?) };
+    let own_tokens = own.as_ref().and_then(|own| own.token_vectors.as_ref());
+    let tokens = token_model(&arguments.tokens, own_tokens)?;
     let base = own.unwrap_or_default();
     let settings = Settings {
         language: arguments.language.unwrap_or(base.language),
         precision: arguments.vectors.map_or(base.precision, Precision::from),
         embedder: embedder.as_ref().and_then(|e| Settings::with_embedder(e).embedder),
+        token_vectors: tokens.as_ref().map(|(info, _)| info.clone()),
         graph_from: arguments.graph_from.unwrap_or(base.graph_from),
     };
     let writer = Writer::create_or_open(&arguments.index, &settings)?;
@@ -110,8 +114,11 @@ fn add(arguments: &AddArguments) -> Result<()> {
         sync: arguments.sync,
         interrupt: Some(interrupt_flag()?),
     };
-    let embedder = embedder.as_ref().map(|embedder| embedder as &dyn Embedder);
-    let report = add_with_progress(writer, &arguments.paths, embedder, &options)?;
+    let models = Models {
+        embedder: embedder.as_ref().map(|embedder| embedder as &dyn Embedder),
+        tokens: tokens.as_ref().map(|(_, model)| model as _),
+    };
+    let report = add_with_progress(writer, &arguments.paths, models, &options)?;
     if arguments.format.json {
         return print_json(&added(&report));
     }
@@ -122,15 +129,19 @@ fn add(arguments: &AddArguments) -> Result<()> {
 pub(super) fn add_with_progress(
     writer: Writer,
     paths: &[PathBuf],
-    embedder: Option<&dyn Embedder>,
+    models: Models<'_>,
     options: &AddOptions,
 ) -> Result<AddReport> {
-    let what = if embedder.is_some() { "indexing and embedding" } else { "indexing" };
+    let what = if models.embedder.is_some() || models.tokens.is_some() {
+        "indexing and embedding"
+    } else {
+        "indexing"
+    };
     super::WRITING.store(true, Ordering::Relaxed);
     let mut progress = Progress::new(what, None, "kB");
     // Bytes of files that are done, and of the documents of the one that is being read.
     let (mut in_files, mut in_documents) = (0, 0);
-    let report = topshelf::add(writer, paths, embedder, options, &mut |event| match event {
+    let report = topshelf::add(writer, paths, models, options, &mut |event| match event {
         AddEvent::Found { bytes, .. } => progress.set_total(bytes.div_ceil(1000)),
         AddEvent::Document { bytes, .. } => {
             in_documents += bytes;
@@ -190,6 +201,19 @@ fn summary(report: &AddReport) -> String {
     text
 }
 
+fn token_vectors(stats: &topshelf::Stats) -> Option<TokenVectorsKept> {
+    let (info, tokens) = (stats.settings.token_vectors.as_ref()?, stats.tokens.as_ref()?);
+    Some(TokenVectorsKept {
+        model: info.identity.name.clone(),
+        tier: info.tier.name().to_owned(),
+        dimension: info.dimension,
+        vectors: tokens.vectors,
+        bytes_per_vector: tokens.bytes_per_vector,
+        centroids: tokens.centroids,
+        drift: tokens.drift(),
+    })
+}
+
 fn stats(dir: &std::path::Path, files: bool, check: bool, json: bool) -> Result<()> {
     let index = Index::open(dir)?;
     let stats = index.stats()?;
@@ -225,6 +249,7 @@ fn stats(dir: &std::path::Path, files: bool, check: bool, json: bool) -> Result<
         vectors: stats.settings.precision.name().to_owned(),
         removed_vectors: stats.removed_vectors,
         graph_vectors: stats.graph_vectors,
+        token_vectors: token_vectors(&stats),
         listing,
         check,
     };
@@ -251,6 +276,9 @@ fn stats(dir: &std::path::Path, files: bool, check: bool, json: bool) -> Result<
             row("dense search", search);
         }
         None => row("bi-encoder", "none: only bm25 can search it".to_owned()),
+    }
+    if let Some(tokens) = &answer.token_vectors {
+        row("token vectors", tokens.describe());
     }
     if let Some(check) = &answer.check {
         row("checksums", "all as written".to_owned());

@@ -161,7 +161,7 @@ impl Pools {
             let first = chosen::plain(*last, depth);
             let builder = Pipeline::builder().top(each);
             let builder = with_first_stage(builder, index, &first, None)?;
-            let stage = SecondStage::of(rerankers::open(&arguments.rerank)?);
+            let stage = SecondStage::of(rerankers::open(&arguments.rerank, Some(index))?.model);
             pipelines.push(builder.second_stage(stage).build()?);
         }
         Ok(Self { pipelines, each })

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use topshelf::eval::{BeirFolder, Qrels};
 use topshelf::tune::Unit;
-use topshelf::{AddOptions, BiEncoder, Embedder, Index, Precision, Settings, Writer};
+use topshelf::{AddOptions, BiEncoder, Embedder, Index, Models, Precision, Settings, Writer};
 
 use super::collection::Judged;
 use super::index::add_with_progress;
 use super::judge::by_model;
-use super::{cache_dir, display, embedder_of, interrupt_flag};
+use super::{cache_dir, display, embedder_of, interrupt_flag, token_model};
 use crate::args::CollectionOptions;
 use crate::exit::usage;
 
@@ -117,10 +117,12 @@ impl Folder {
     /// The index of a collection, one passage a document: made the first time, kept for the next.
     fn collection_index(&self, embedder: Option<&BiEncoder>) -> Result<Index> {
         let embedder = embedder.map(|embedder| embedder as &dyn Embedder);
+        let tokens = token_model(&self.options.tokens, None)?;
         let settings = Settings {
             language: self.options.language,
             precision: Precision::from(self.options.vectors),
             embedder: embedder.and_then(|e| Settings::with_embedder(e).embedder),
+            token_vectors: tokens.as_ref().map(|(info, _)| info.clone()),
             ..Settings::default()
         };
         let corpus = self.beir.root().join("corpus.jsonl");
@@ -130,7 +132,8 @@ impl Folder {
         };
         let writer = Writer::create_or_open(&dir, &settings)?;
         let options = AddOptions { interrupt: Some(interrupt_flag()?), ..AddOptions::default() };
-        let report = add_with_progress(writer, &[corpus], embedder, &options)?;
+        let models = Models { embedder, tokens: tokens.as_ref().map(|(_, model)| model as _) };
+        let report = add_with_progress(writer, &[corpus], models, &options)?;
         if report.totals.documents == 0 {
             return Err(usage(format!("{} holds no document", display(self.beir.root()))));
         }

@@ -9,6 +9,7 @@ mod eval;
 mod index;
 mod judge;
 mod judged;
+mod matches;
 mod models;
 mod reordering;
 mod rerank;
@@ -29,9 +30,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use topshelf::tune::setup::FirstStage;
-use topshelf::{BiEncoder, Bm25Options, Index, PipelineBuilder};
+use topshelf::{BiEncoder, Bm25Options, Index, LateInteraction, PipelineBuilder, TokenVectorInfo};
 
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, TokenVectorOptions};
 
 /// Runs the command.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
@@ -95,6 +96,21 @@ fn embedder_of(index: &Index) -> Result<Arc<BiEncoder>> {
     let settings = index.settings();
     let name = settings.embedder.as_ref().map(|embedder| embedder.identity.name.as_str());
     Ok(Arc::new(BiEncoder::load(name.ok_or(topshelf::IndexError::NoVectors)?)?))
+}
+
+/// The model of an index's token vectors and how they are kept: as the options have it, or as the
+/// index does.
+fn token_model(
+    options: &TokenVectorOptions,
+    own: Option<&TokenVectorInfo>,
+) -> Result<Option<(TokenVectorInfo, LateInteraction)>> {
+    let (name, tier) = match (options.token_vectors, own) {
+        (Some(tier), _) => (options.token_model.as_str(), tier),
+        (None, Some(own)) => (own.identity.name.as_str(), own.tier),
+        (None, None) => return Ok(None),
+    };
+    let model = LateInteraction::load(name)?;
+    Ok(Some((TokenVectorInfo::of(&model, tier), model)))
 }
 
 /// The folder for what can be made again: `$TOPSHELF_HOME/cache`, or the platform's.

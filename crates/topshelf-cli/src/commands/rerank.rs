@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     }
     let cache = if arguments.cache.no_cache { None } else { cache::open()? };
     let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
-    let Some(stage) = second_stage::load(&chosen, cache.as_ref())? else {
+    let Some(stage) = second_stage::load(&chosen, cache.as_ref(), None)? else {
         return Err(
             match chosen.profile_name().filter(|_| arguments.second_stage.rerank.is_none()) {
                 Some(profile) => usage(format!(

@@ -3,14 +3,58 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use topshelf::{CrossEncoder, Family, LateInteraction, Reranker, Store};
+use topshelf::{
+    CachedReranker, CrossEncoder, Family, Index, LateInteraction, Reranker, ScoreCache, Store,
+    WindowOptions, Windowed,
+};
 
-/// Loads the reranker of that name, alias or folder.
-pub(super) fn open(name: &str) -> Result<Arc<dyn Reranker>> {
+/// A reranker that was loaded.
+pub(super) struct Loaded {
+    pub(super) model: Arc<dyn Reranker>,
+    /// Whether scoring a passage is so cheap that looking its score up, or reading a part of it only,
+    /// saves nothing: its vectors are stored.
+    is_stored: bool,
+}
+
+/// Loads the reranker of that name, alias or folder. Late interaction uses the token vectors of the
+/// index, if one is given that has those of the model.
+pub(super) fn open(name: &str, index: Option<&Index>) -> Result<Loaded> {
     let folder = Store::open_default()?.find(name)?;
+    let computed = |model: Arc<dyn Reranker>| Loaded { model, is_stored: false };
     Ok(match folder.spec.family {
-        Family::LateInteraction => Arc::new(LateInteraction::from_folder(&folder)?),
+        Family::LateInteraction => {
+            let model = Arc::new(LateInteraction::from_folder(&folder)?);
+            match index.and_then(|index| index.stored_tokens(Arc::clone(&model))) {
+                Some(stored) => Loaded { model: Arc::new(stored), is_stored: true },
+                None => computed(model),
+            }
+        }
         // One that is none says so.
-        Family::CrossEncoder | Family::BiEncoder => Arc::new(CrossEncoder::from_folder(&folder)?),
+        Family::CrossEncoder | Family::BiEncoder => {
+            computed(Arc::new(CrossEncoder::from_folder(&folder)?))
+        }
     })
+}
+
+impl Loaded {
+    /// Puts cache and windows around the model, where they are of use.
+    pub(super) fn behind(
+        &self,
+        windows: Option<WindowOptions>,
+        cache: Option<&Arc<ScoreCache>>,
+    ) -> Result<Arc<dyn Reranker>> {
+        let model = Arc::clone(&self.model);
+        if self.is_stored {
+            return Ok(model);
+        }
+        // The cache stands behind the windows, and so keeps the score of each.
+        let model = match cache {
+            Some(cache) => Arc::new(CachedReranker::new(model, Arc::clone(cache))),
+            None => model,
+        };
+        Ok(match windows {
+            Some(windows) => Arc::new(Windowed::new(model, windows)?),
+            None => model,
+        })
+    }
 }

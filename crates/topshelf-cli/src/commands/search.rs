@@ -2,9 +2,12 @@
 
 use anyhow::{Context as _, Result};
 use topshelf::context::{LeftOutReason, estimate_tokens};
-use topshelf::{Answer, Context, ContextOptions, Filter, Index, Pipeline, Query};
+use topshelf::{
+    Answer, Context, ContextOptions, Filter, Hit, Index, Pipeline, Query, SecondStage, TokenMatch,
+};
 
 use super::chosen::Chosen;
+use super::matches::{Matches, in_colour};
 use super::{cache, display, print, print_json, second_stage, with_first_stage};
 use crate::args::SearchArguments;
 use crate::exit::usage;
@@ -48,10 +51,15 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
     let mut builder = Pipeline::builder().top(arguments.top);
     builder = with_first_stage(builder, &index, &first_stage, None)?;
     let cache = if arguments.cache.no_cache { None } else { cache::open()? };
-    if let Some(stage) = second_stage::load(&chosen, cache.as_ref())? {
-        builder = builder.second_stage(stage);
+    let stage = second_stage::load(&chosen, cache.as_ref(), Some(&index))?;
+    if let Some(stage) = &stage {
+        builder = builder.second_stage(stage.clone());
     }
     let answer = builder.build()?.run_blocking(&query)?;
+    let explained = match stage.filter(|_| arguments.explain) {
+        Some(stage) => explain(&stage, &query, &answer)?,
+        None => Vec::new(),
+    };
 
     let context = if arguments.prompt {
         let options = ContextOptions {
@@ -64,18 +72,33 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
         None
     };
     if arguments.format.json {
-        return print_json(&as_json(&query, &answer, context.as_ref(), chosen.profile_name()));
+        return print_json(&as_json(
+            &query,
+            &answer,
+            &explained,
+            context.as_ref(),
+            chosen.profile_name(),
+        ));
     }
     match context {
         Some(context) => print(&context.prompt()),
-        None => print(&as_text(&answer, arguments.explain, chosen.profile_name())),
+        None => print(&as_text(&answer, arguments.explain, &explained, chosen.profile_name())),
     }
     .context("cannot print the answer")
+}
+
+/// What the last reranker says of each hit's tokens, if it looks at tokens.
+fn explain(stage: &SecondStage, query: &Query, answer: &Answer) -> Result<Vec<Vec<TokenMatch>>> {
+    let Some(reranker) = stage.rerankers().last() else { return Ok(Vec::new()) };
+    let hits = answer.ranking.hits().iter();
+    let of_hit = |hit: &Hit| Ok(pollster::block_on(reranker.explain(query, &hit.passage))?);
+    hits.map(of_hit).collect()
 }
 
 fn as_json(
     query: &Query,
     answer: &Answer,
+    explained: &[Vec<TokenMatch>],
     context: Option<&Context>,
     profile: Option<String>,
 ) -> SearchAnswer {
@@ -85,7 +108,12 @@ fn as_json(
         query: query.text().to_owned(),
         hits: match context {
             Some(_) => Vec::new(),
-            None => hits.map(|(place, hit)| SearchHit::new(place + 1, hit, scale)).collect(),
+            None => hits
+                .map(|(place, hit)| {
+                    let matches = explained.get(place).map(Vec::as_slice).unwrap_or_default();
+                    SearchHit::new(place + 1, hit, scale).with_matches(matches)
+                })
+                .collect(),
         },
         prompt: context.map(prompt),
         report: RunReport { profile, ..RunReport::from(&answer.report) },
@@ -127,7 +155,13 @@ fn prompt(context: &Context) -> PromptAnswer {
     }
 }
 
-fn as_text(answer: &Answer, explain: bool, profile: Option<String>) -> String {
+fn as_text(
+    answer: &Answer,
+    explain: bool,
+    explained: &[Vec<TokenMatch>],
+    profile: Option<String>,
+) -> String {
+    let colour = in_colour();
     let mut lines = Vec::new();
     if answer.ranking.is_empty() {
         let withheld = !answer.candidates.is_empty();
@@ -143,6 +177,12 @@ fn as_text(answer: &Answer, explain: bool, profile: Option<String>) -> String {
                 format!("{} #{} ({} {:.4})", signal.stage, signal.rank, signal.scale, signal.score)
             });
             lines.push(format!("    {}", said.collect::<Vec<_>>().join(", ")));
+        }
+        let matches = explained.get(place).map(|all| Matches::new(passage, all));
+        if let Some(matches) = matches.filter(|matches| !matches.is_empty()) {
+            lines.push(format!("    {}", matches.line(colour)));
+            lines.push(format!("    {}", matches.text(SHOWN, colour)));
+            continue;
         }
         let shown = hit.span.as_ref().map_or(&passage.text[..], |span| &passage.text[span.clone()]);
         lines.push(format!("    {}", table::shorten(shown, SHOWN)));

@@ -4,21 +4,22 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use topshelf::report::Skipped;
-use topshelf::{
-    CachedReranker, Policy, Reranker, ScoreCache, SecondStage, SecondStageReport, WindowOptions,
-    Windowed,
-};
+use topshelf::{Index, Policy, ScoreCache, SecondStage, SecondStageReport};
 
 use super::chosen::Chosen;
 use super::rerankers;
 
 /// Loads the rerankers, each behind the cache if there is one; `None` where nothing is reranked.
+/// `index` is where candidates come from, which may have their token vectors.
 pub(super) fn load(
     chosen: &Chosen,
     cache: Option<&Arc<ScoreCache>>,
+    index: Option<&Index>,
 ) -> Result<Option<SecondStage>> {
     let Some(reranking) = &chosen.second_stage else { return Ok(None) };
-    let stage = reranking.second_stage(|name| reranker(name, reranking.windows, cache))?;
+    let index = index.filter(|_| !chosen.encode_anew);
+    let stage = reranking
+        .second_stage(|name| rerankers::open(name, index)?.behind(reranking.windows, cache))?;
     for (step, model) in reranking.cascade.iter().zip(stage.rerankers()) {
         let fingerprint = &model.identity().fingerprint;
         if step.fingerprint.as_ref().is_some_and(|tuned| tuned != fingerprint) {
@@ -34,32 +35,6 @@ pub(super) fn load(
         ..reranking.policy()
     };
     Ok(Some(stage.with_policy(policy)?))
-}
-
-/// Loads a reranker that reads long documents by windows, if there are any.
-pub(super) fn reranker(
-    name: &str,
-    windows: Option<WindowOptions>,
-    cache: Option<&Arc<ScoreCache>>,
-) -> Result<Arc<dyn Reranker>> {
-    around(rerankers::open(name)?, windows, cache)
-}
-
-/// Puts cache and windows around a model.
-pub(super) fn around(
-    model: Arc<dyn Reranker>,
-    windows: Option<WindowOptions>,
-    cache: Option<&Arc<ScoreCache>>,
-) -> Result<Arc<dyn Reranker>> {
-    // The cache stands behind the windows, and so keeps the score of each.
-    let model = match cache {
-        Some(cache) => Arc::new(CachedReranker::new(model, Arc::clone(cache))),
-        None => model,
-    };
-    Ok(match windows {
-        Some(windows) => Arc::new(Windowed::new(model, windows)?),
-        None => model,
-    })
 }
 
 /// What a reader of the results has to know without asking.

@@ -7,11 +7,11 @@ use topshelf::eval::{Measure, Qrels};
 use topshelf::tune::gate::GateTerms;
 use topshelf::tune::record::Contender;
 use topshelf::tune::{self, Halves, Stages, TuneOptions, search::check, setup::Bm25};
-use topshelf::{Bm25Options, Pipeline, Query, Reranker, ScoreCache, WindowOptions};
+use topshelf::{Bm25Options, Index, Pipeline, Query, Reranker, ScoreCache, WindowOptions};
 
 use super::collection::Judged;
 use super::judged::Folder;
-use super::{cache, display, print, print_json, rerankers, second_stage, tuned};
+use super::{cache, display, print, print_json, rerankers, tuned};
 use crate::args::TuneArguments;
 use crate::exit::usage;
 use crate::output::tuned::TuneAnswer;
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
             Some(embedder) => Some(Arc::new(index.dense(embedder.clone())?)),
             None => None,
         },
-        rerankers: contenders(arguments, windows, cache.as_ref())?,
+        rerankers: contenders(arguments, windows, cache.as_ref(), &index)?,
     };
     let options = TuneOptions {
         budget: arguments.budget,
@@ -176,14 +176,15 @@ fn contenders(
     arguments: &TuneArguments,
     windows: Option<WindowOptions>,
     cache: Option<&Arc<ScoreCache>>,
+    index: &Index,
 ) -> Result<Vec<Contender>> {
     let named = arguments.rerank.iter().filter(|name| *name != "none");
     let load = |name: &String| {
-        let model = rerankers::open(name)?;
+        let loaded = rerankers::open(name, Some(index))?;
         Ok(Contender {
             name: name.clone(),
-            reranker: second_stage::around(Arc::clone(&model), windows, cache)?,
-            bare: second_stage::around(model, windows, None)?,
+            reranker: loaded.behind(windows, cache)?,
+            bare: loaded.behind(windows, None)?,
         })
     };
     named.map(load).collect()

@@ -13,7 +13,8 @@ use topshelf_core::{
     Blame, EmbedKind, Embedder, Error, Filter, ModelIdentity, Passage, Query, Retriever,
 };
 use topshelf_index::{
-    AddEvent, AddOptions, AddReport, Bm25Options, Index, Precision, Result, Settings, Writer, add,
+    AddEvent, AddOptions, AddReport, Bm25Options, Index, Models, Precision, Result, Settings,
+    Writer, add,
 };
 
 /// Numbers of a [`Bag`]'s vectors.
@@ -247,7 +248,7 @@ impl Shelf {
         on_event: &mut dyn FnMut(AddEvent<'_>),
     ) -> Result<AddReport> {
         let embedder = self.settings.embedder.is_some().then_some(embedder);
-        add(self.writer()?, paths, embedder, options, on_event)
+        add(self.writer()?, paths, Models { embedder, tokens: None }, options, on_event)
     }
 
     pub(super) fn index(&self) -> Index {

@@ -3,7 +3,7 @@
 //!
 //! **Layout.** Whole blocks of 32 vectors, `block[dimension][32]`, then the vectors that are left in a
 //! narrower block of the same form: no padding. A block is widened to f32 and taken as
-//! [`max_sim`](super::max_sim) takes it.
+//! [`max_sim`] takes it.
 
 use super::max_sim;
 use crate::attention::{BLOCK, packed_keys_len};
@@ -65,11 +65,11 @@ pub fn pack(rows: &[f32], dimension: usize, packed: &mut [u16]) {
 }
 
 /// MaxSim of the query vectors, rows of `dimension`, and a document packed by [`pack`]; `best` is
-/// filled as by [`max_sim`](super::max_sim). `scratch` is used again from call to call.
+/// filled as by [`max_sim`]. `scratch` is used again from call to call.
 ///
 /// # Panics
 ///
-/// As [`max_sim`](super::max_sim).
+/// As [`max_sim`].
 pub fn max_sim_f16(
     queries: &[f32],
     dimension: usize,

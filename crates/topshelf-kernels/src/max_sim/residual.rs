@@ -1,12 +1,13 @@
 //! MaxSim over vectors of 4 or 2 bits a number: a centroid and what is left, both in 8 bits.
 //!
 //! ```text
-//! d[j] ≈ scale · clamp(centroid[id(j)] + table[code])        number by number, -128..=127
+//! d[j] ≈ norm(j) · (mean + scale · clamp(centroid[id(j)] + table[code]))     the sum in -128..=127
 //! ```
 //!
 //! (Santhanam et al., "ColBERTv2", 2022, section 3.3, with centroids and the table's values brought
 //! to one scale of 8 bits, so that a vector is put together by a look-up and an addition and
-//! multiplied as in [`super::rounded`].)
+//! multiplied as in [`super::rounded`], which says what mean and norm are for. Without them a vector
+//! of 2 bits is of no use.)
 //!
 //! **Layout.** Codes in the order of [`super::rounded::pack`], in groups of 64, the last one filled
 //! up: of 4 bits, byte k holds number k below and number k + 32 above; of 2 bits, byte k holds the
@@ -86,7 +87,18 @@ pub fn pack(codes: &[u8], bits: Bits, packed: &mut [u8]) {
     }
 }
 
-/// MaxSim of the queries and a document of `ids.len()` vectors. `best` is filled with each query
+/// A document's vectors.
+#[derive(Debug, Clone, Copy)]
+pub struct Vectors<'a> {
+    /// Each vector's centroid.
+    pub ids: &'a [u16],
+    /// What its norm differs from 1 by, as binary16.
+    pub stretches: &'a [u16],
+    /// [`Bits::packed_len`] bytes from [`pack`].
+    pub packed: &'a [u8],
+}
+
+/// MaxSim of the queries and a document. `best` is filled with each query
 /// vector's largest product, -∞ where the document has no vector; the answer is their sum.
 ///
 /// # Panics
@@ -95,12 +107,11 @@ pub fn pack(codes: &[u8], bits: Bits, packed: &mut [u8]) {
 pub fn max_sim_residual(
     queries: &Queries,
     codebook: &Codebook<'_>,
-    ids: &[u16],
-    packed: &[u8],
+    vectors: &Vectors<'_>,
     scratch: &mut Scratch,
     best: &mut [f32],
 ) -> f32 {
-    on(Supported::detected(), queries, codebook, (ids, packed), scratch, best)
+    on(Supported::detected(), queries, codebook, vectors, scratch, best)
 }
 
 /// [`max_sim_residual`] on the given instruction set.
@@ -112,24 +123,26 @@ pub fn max_sim_residual_with(
     isa: Isa,
     queries: &Queries,
     codebook: &Codebook<'_>,
-    (ids, packed): (&[u16], &[u8]),
+    vectors: &Vectors<'_>,
     scratch: &mut Scratch,
     best: &mut [f32],
 ) -> f32 {
-    on(Supported::checked(isa), queries, codebook, (ids, packed), scratch, best)
+    on(Supported::checked(isa), queries, codebook, vectors, scratch, best)
 }
 
 fn on(
     supported: Supported,
     queries: &Queries,
     codebook: &Codebook<'_>,
-    (ids, packed): (&[u16], &[u8]),
+    vectors: &Vectors<'_>,
     scratch: &mut Scratch,
     best: &mut [f32],
 ) -> f32 {
+    let Vectors { ids, stretches, packed } = *vectors;
     assert_eq!(queries.dimension(), codebook.dimension, "queries of the same dimension");
+    assert_eq!(stretches.len(), ids.len(), "a norm for each vector");
     decode(supported, codebook, ids, packed, scratch);
-    rounded::of_scratch(supported, queries, ids.len(), codebook.scale, scratch, best)
+    rounded::of_scratch(supported, queries, stretches, codebook.scale, scratch, best)
 }
 
 /// The vectors in 8 bits, in whole blocks.

@@ -89,62 +89,85 @@ struct Coded {
     dimension: usize,
     queries: Vec<f32>,
     codes: Vec<i8>,
-    scales: Vec<f32>,
+    /// Of the documents' vectors, as binary16.
+    scales: Vec<u16>,
+    stretches: Vec<u16>,
+    mean: Vec<f32>,
 }
 
 fn codes() -> impl Strategy<Value = Coded> {
     let dimension = prop_oneof![(1_usize..=12).prop_map(|n| 4 * n), Just(96_usize), Just(128)];
     (dimension, 0_usize..=34, 0_usize..=100).prop_flat_map(|(dimension, queries, vectors)| {
-        let values = vec(-1.0_f32..1.0, dimension * queries);
-        (values, vec(any::<i8>(), dimension * vectors), vec(0.001_f32..0.1, vectors))
-            .prop_map(move |(queries, codes, scales)| Coded { dimension, queries, codes, scales })
+        let half = |range: std::ops::Range<f32>| range.prop_map(f16::from_f32);
+        (
+            vec(-1.0_f32..1.0, dimension * queries),
+            vec(any::<i8>(), dimension * vectors),
+            vec(half(0.001..0.1), vectors),
+            vec(half(-0.5..0.5), vectors),
+            vec(-1.0_f32..1.0, dimension),
+        )
+            .prop_map(move |(queries, codes, scales, stretches, mean)| Coded {
+                dimension,
+                queries,
+                codes,
+                scales,
+                stretches,
+                mean,
+            })
     })
 }
 
-/// Each query's best, from the integers; and the vectors' own scales.
+/// Each query's best, from the integers and the mean; `column` says a vector's scale and norm.
 fn exact(
-    queries: &[f32],
-    dimension: usize,
+    (queries, mean): (&[f32], &[f32]),
     codes: &[i8],
-    scale: impl Fn(usize) -> f32,
+    column: impl Fn(usize) -> (f32, f32),
 ) -> Vec<f64> {
+    let dimension = mean.len();
     let count = queries.len() / dimension;
     let (mut rounded, mut scales) = (vec![0; queries.len()], vec![0.0; count]);
     quantise_centred_rows((queries, dimension), dimension, &mut rounded, &mut scales);
-    let of = |query: &[u8], of_query: f32| {
+    let of = |i: usize| {
+        let query = &rounded[i * dimension..][..dimension];
+        let pairs = queries[i * dimension..].iter().zip(mean);
+        let of_mean: f64 = pairs.map(|(&q, &m)| f64::from(q) * f64::from(m)).sum();
         let products = codes.chunks_exact(dimension).enumerate().map(|(j, vector)| {
             let pairs = query.iter().zip(vector);
             let sum: i32 = pairs.map(|(&q, &d)| (i32::from(q) - 128) * i32::from(d)).sum();
-            f64::from(sum) * f64::from(scale(j)) * f64::from(of_query)
+            let (scale, norm) = column(j);
+            let of_codes = f64::from(sum) * f64::from(scale) * f64::from(scales[i]);
+            of_codes + of_mean * f64::from(norm)
         });
         products.fold(f64::NEG_INFINITY, f64::max)
     };
-    rounded.chunks_exact(dimension).zip(&scales).map(|(query, &scale)| of(query, scale)).collect()
+    (0..count).map(of).collect()
 }
 
 fn close(got: &[f32], exact: &[f64]) -> bool {
     got.iter().zip(exact).all(|(&got, &exact)| {
         let got = f64::from(got);
-        got == exact || (got - exact).abs() <= 1e-6 * exact.abs().max(1e-3)
+        got == exact || (got - exact).abs() <= 1e-5 * exact.abs().max(10.0)
     })
 }
 
 on_every_isa! {
     fn integers_give_what_the_formula_says(isa, case in codes()) {
-        let Coded { dimension, queries, codes, scales } = case.clone();
-        let rounded = Queries::new(&queries, dimension);
+        let Coded { dimension, queries, codes, scales, stretches, mean } = case.clone();
+        let rounded = Queries::new(&queries, dimension, &mean);
         let mut packed = vec![0; codes.len()];
         rounded::pack(&codes, dimension, &mut packed);
         let (mut scratch, mut best) = (Scratch::default(), vec![f32::NAN; rounded.count()]);
-        let score = max_sim_i8_with(isa, &rounded, &packed, &scales, &mut scratch, &mut best);
+        let columns = (&scales[..], &stretches[..]);
+        let score = max_sim_i8_with(isa, &rounded, &packed, columns, &mut scratch, &mut best);
         prop_assert_eq!(score.to_bits(), best.iter().sum::<f32>().to_bits());
-        let exact = exact(&queries, dimension, &codes, |j| scales[j]);
+        let column = |j: usize| (f16::to_f32(scales[j]), 1.0 + f16::to_f32(stretches[j]));
+        let exact = exact((&queries, &mean), &codes, column);
         prop_assert!(close(&best, &exact), "{isa}: {best:?} for {exact:?}");
         // The scratch space is used again, and no set gives other bits where it multiplies and adds
         // in one rounding.
         if fused(isa) {
             let mut again = best.clone();
-            max_sim_i8(&rounded, &packed, &scales, &mut scratch, &mut again);
+            max_sim_i8(&rounded, &packed, &scales, &stretches, &mut scratch, &mut again);
             prop_assert_eq!(again, best, "{}", isa);
         }
     }
@@ -156,7 +179,7 @@ on_every_isa! {
         table in any::<[i8; 16]>(),
         seed in any::<u64>(),
     ) {
-        let Coded { dimension, queries, codes: centroids, scales } = case.clone();
+        let Coded { dimension, queries, codes: centroids, scales, mean, .. } = case.clone();
         prop_assume!(!scales.is_empty());
         let bits = if four { Bits::Four } else { Bits::Two };
         let any = |i: usize| (seed ^ (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 33;
@@ -175,16 +198,20 @@ on_every_isa! {
         let mut packed = vec![0; bits.packed_len(codes.len())];
         residual::pack(&in_order, bits, &mut packed);
         let codebook = Codebook { bits, dimension, centroids: &centroids, table: &table, scale: 0.01 };
-        let rounded = Queries::new(&queries, dimension);
+        let stretches: Vec<u16> =
+            (0..count).map(|j| f16::from_f32((any(11 * j) % 100) as f32 / 200.0)).collect();
+        let vectors = residual::Vectors { ids: &ids, stretches: &stretches, packed: &packed };
+        let rounded = Queries::new(&queries, dimension, &mean);
         let (mut scratch, mut best) = (Scratch::default(), vec![f32::NAN; rounded.count()]);
         for _ in 0..2 {
-            max_sim_residual_with(isa, &rounded, &codebook, (&ids, &packed), &mut scratch, &mut best);
-            let exact = exact(&queries, dimension, &numbers, |_| 0.01);
+            max_sim_residual_with(isa, &rounded, &codebook, &vectors, &mut scratch, &mut best);
+            let norm = |j: usize| 1.0 + f16::to_f32(stretches[j]);
+            let exact = exact((&queries, &mean), &numbers, |j| (0.01 * norm(j), norm(j)));
             prop_assert!(close(&best, &exact), "{isa}: {best:?} for {exact:?}");
         }
         if fused(isa) {
             let mut again = best.clone();
-            max_sim_residual(&rounded, &codebook, &ids, &packed, &mut scratch, &mut again);
+            max_sim_residual(&rounded, &codebook, &vectors, &mut scratch, &mut again);
             prop_assert_eq!(again, best, "{}", isa);
         }
     }

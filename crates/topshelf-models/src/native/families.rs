@@ -167,13 +167,15 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let alone = load(family, dir.path(), 1, precision);
         let together = load(family, dir.path(), threads, precision);
+        // Where attention has a window, what is not attended to must see something through it.
+        let most = if family.starts_with("modernbert") { 9 } else { 40 };
         let sequences: Vec<Sequence> = lengths
             .iter()
             .enumerate()
             .map(|(i, &length)| Sequence {
                 ids: (0..length as u32).map(|i| 4 + (i * 7919 + seed * 31 + i * i) % 100).collect(),
                 type_ids: vec![0; length],
-                unattended: ((seed as usize + i) % 4).min(length - 1),
+                unattended: ((seed as usize + 7 * i) % most).min(length - 1),
             })
             .collect();
         let output = if family.ends_with("cross") { Output::Logits } else { Output::Hidden };

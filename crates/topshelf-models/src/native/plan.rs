@@ -4,13 +4,18 @@
 //! works on stays in its cache. The tokens of a group are shared out evenly **by tokens, not by
 //! sequences**: a single long sequence keeps all threads busy. A sequence is cut only at multiples
 //! of [`BLOCK`] tokens from its start, which is what keeps sums in attention in one order, whoever
-//! computes them.
+//! computes them. Tokens that are not attended to are in no such sum, so behind the last one that is
+//! a sequence is also cut at multiples of [`FINE`]: a query of late interaction, which is a single
+//! block, keeps two threads busy.
 
 use topshelf_kernels::attention::BLOCK;
 
 /// The tokens of a group for each thread: fewer make more barriers, at which the shares of long texts
 /// are more uneven; more leave the cache (measured: see docs/decisions).
 pub(crate) const ROWS: usize = 512;
+
+/// Where rows are cut that are not attended to.
+const FINE: usize = 8;
 
 /// Rows of one sequence in one thread's share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,8 +177,11 @@ impl Group {
         let mut shares = vec![Share::default(); threads];
         for sequence in sequences {
             let length = cu_seqlens[sequence + 1] - cu_seqlens[sequence];
-            for first in (0..length).step_by(BLOCK) {
-                let count = BLOCK.min(length - first);
+            let mut next = 0;
+            while next < length {
+                let first = next;
+                next = next_cut(first, attended[sequence]).min(length);
+                let count = next - first;
                 // The share into which the middle of the block falls.
                 let middle = 2 * (cu_seqlens[sequence] - start + first) + count;
                 let share = (middle * threads / (2 * tokens)).min(threads - 1);
@@ -200,6 +208,14 @@ impl Group {
                 .map(move |span| (share, span))
         })
     }
+}
+
+/// Where rows from `first` on may be cut first, in a sequence of which so many tokens are attended to.
+fn next_cut(first: usize, attended: usize) -> usize {
+    if first >= attended {
+        return first + FINE;
+    }
+    (first + BLOCK).min(attended.next_multiple_of(FINE))
 }
 
 impl Share {
@@ -237,13 +253,18 @@ mod tests {
 
     #[test]
     fn one_pair_is_shared_out() {
-        for (attended, of_first, of_second) in [(66, 32, 34), (40, 32, 8), (9, 9, 0)] {
-            let plan = Plan::new(&[0, 66], &[attended], 2);
+        let first = |count, keys| Span { sequence: 0, first: 0, count, keys, row: 0, block: 0 };
+        let second = |count, keys| Span { first: 32, ..first(count, keys) };
+        for (length, attended, shares) in [
+            (66, 66, [first(32, 32), second(34, 34)]),
+            (66, 40, [first(32, 32), second(34, 8)]),
+            // A query of late interaction: 11 tokens of its own, and what it is padded with.
+            (32, 11, [first(16, 11), Span { first: 16, ..first(16, 0) }]),
+        ] {
+            let plan = Plan::new(&[0, length], &[attended], 2);
             let spans: Vec<_> =
                 plan.groups[0].pieces(0).map(|(share, span)| (share, *span)).collect();
-            let span =
-                |first, count, keys| Span { sequence: 0, first, count, keys, row: 0, block: 0 };
-            assert_eq!(spans, [(0, span(0, 32, of_first)), (1, span(32, 34, of_second))]);
+            assert_eq!(spans, [(0, shares[0]), (1, shares[1])]);
         }
     }
 
