@@ -13,7 +13,7 @@
 //! 0.0009 with both.)
 //!
 //! Queries are rounded to u8 around 128, each vector with its own scale
-//! ([`quantise_centred_rows`](crate::rows::quantise_centred_rows)); codes of documents are s8. Their
+//! ([`quantise_centred_rows`]); codes of documents are s8. Their
 //! scales are kept as binary16, their norms as binary16 of what they differ from 1.
 //!
 //! **Layout.** Whole blocks of 32 vectors, `block[dimension / 4][32][4]`, then the vectors that are
