@@ -27,7 +27,7 @@ pub struct Sequence {
     pub ids: Vec<u32>,
     /// For each token the segment it belongs to, as BERT's `token_type_ids`.
     pub type_ids: Vec<u32>,
-    /// So many tokens at the end attend to the others and are not attended to, as the [MASK]
+    /// So many tokens at the end attend to the others and are not attended to, as the mask
     /// tokens by which late interaction expands a query; fewer than all.
     pub unattended: usize,
 }
