@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use topshelf_core::{
-    ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Scale, TokenMatch,
+    Grain, ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Scale,
+    TokenMatch,
 };
 
 use crate::cache::ScoreCache;
@@ -78,6 +79,10 @@ impl Reranker for CachedReranker {
 
     fn scale(&self) -> Scale {
         self.inner.scale()
+    }
+
+    fn grain(&self) -> Grain {
+        self.inner.grain()
     }
 
     fn max_tokens(&self) -> Option<usize> {

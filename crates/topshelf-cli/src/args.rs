@@ -349,9 +349,10 @@ pub(crate) struct CacheOption {
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Second stage")]
 pub(crate) struct SecondStageOptions {
-    /// The reranker: a cross-encoder or a late-interaction model such as colbert; `none` for the first
-    /// stage alone [default: cross-encoder/ms-marco-MiniLM-L12-v2]. Replaces the profile's second
-    /// stage.
+    /// The reranker: a cross-encoder, a late-interaction model such as colbert, a service such as
+    /// cohere:rerank-v4.0-fast or http://host/rerank; several with commas stand in for one another, and
+    /// `local` for the default; `none` for the first stage alone [default:
+    /// cross-encoder/ms-marco-MiniLM-L12-v2]. Replaces the profile's second stage.
     #[arg(long, value_name = "MODEL")]
     pub(crate) rerank: Option<String>,
     /// A dearer reranker for the best KEEP of the one before; may be given several times.
@@ -386,6 +387,10 @@ pub(crate) struct SecondStageOptions {
     /// Encode candidates anew for late interaction, even where the index has their token vectors.
     #[arg(long)]
     pub(crate) encode_anew: bool,
+    /// Make it an error if no reranker answers, instead of keeping the first stage's order and saying
+    /// why.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Use a gate that nothing has shown to pay on your own queries.
     #[arg(long)]
     pub(crate) force: bool,

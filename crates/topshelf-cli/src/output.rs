@@ -422,11 +422,13 @@ pub(crate) struct RetrieverRan {
 pub(crate) struct SecondStageRan {
     /// What the gate saw; absent without one.
     pub(crate) gate: Option<GateSaw>,
-    /// Why nothing was reranked: `clear` (by the gate) or `no_weight` (in the blend); absent where
-    /// reranking took place.
+    /// Why nothing was reranked: `clear` (by the gate), `no_weight` (in the blend) or `failed` (no
+    /// reranker answered); absent where reranking took place.
     pub(crate) skipped: Option<String>,
     /// The rerankers, in the order in which they ran.
     pub(crate) rerankers: Vec<RerankerRan>,
+    /// Those that were asked and failed; another may have stood in for them.
+    pub(crate) failures: Vec<RerankerFailed>,
     /// How the rerank score and the first stage's became one; absent without a blend.
     pub(crate) blend: Option<String>,
     /// How scores became probabilities.
@@ -435,6 +437,17 @@ pub(crate) struct SecondStageRan {
     pub(crate) threshold: Option<ThresholdWithheld>,
     /// What `--deadline` left unread; absent without it.
     pub(crate) deadline: Option<DeadlineKept>,
+}
+
+/// A reranker that was asked and did not answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RerankerFailed {
+    /// The model.
+    pub(crate) model: String,
+    /// Why.
+    pub(crate) reason: String,
+    /// How long it was waited for.
+    pub(crate) milliseconds: f64,
 }
 
 /// What the gate saw.
@@ -961,8 +974,18 @@ impl From<&topshelf::SecondStageReport> for SecondStageRan {
             skipped: report.skipped.map(|skipped| match skipped {
                 Skipped::Clear => "clear".to_owned(),
                 Skipped::NoWeight => "no_weight".to_owned(),
+                Skipped::Failed => "failed".to_owned(),
             }),
             rerankers: report.rerankers.iter().map(RerankerRan::from).collect(),
+            failures: report
+                .failures
+                .iter()
+                .map(|failure| RerankerFailed {
+                    model: failure.model.clone(),
+                    reason: failure.reason.clone(),
+                    milliseconds: failure.milliseconds,
+                })
+                .collect(),
             blend: report.blend.clone(),
             calibration: report.calibration.clone(),
             threshold: report.threshold.as_ref().map(|threshold| ThresholdWithheld {

@@ -12,5 +12,6 @@ mod it {
     mod late_interaction;
     mod program;
     mod second_stage;
+    mod services;
     mod tune;
 }

@@ -221,6 +221,11 @@ impl Error {
         Self::Stage { stage: stage.into(), blame, source: source.into() }
     }
 
+    /// Whether it is a reranker that failed, so that another may stand in for it.
+    pub(crate) fn is_of_reranker(&self) -> bool {
+        matches!(self, Self::Stage { .. } | Self::ScoreCount { .. })
+    }
+
     /// Whose fault this error is.
     pub fn blame(&self) -> Blame {
         match self {

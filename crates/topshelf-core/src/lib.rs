@@ -53,11 +53,11 @@ pub use gate::{Gate, GateReport, GateSignal};
 pub use passage::{Metadata, Passage, Query};
 pub use pipeline::{Answer, Pipeline, PipelineBuilder};
 pub use ranking::{Hit, Ranking, Signal};
-pub use report::{Report, RerankReport, RetrieverReport, SecondStageReport};
+pub use report::{Report, RerankFailure, RerankReport, RetrieverReport, SecondStageReport};
 pub use score::Scale;
-pub use second_stage::{Policy, SecondStage};
+pub use second_stage::{OnFailure, Policy, SecondStage};
 pub use stage::{
-    EmbedKind, Embedder, ModelIdentity, PassageFailure, RerankOutcome, RerankScore, Reranker,
-    Retriever, TokenEmbedder, TokenMatch, TokenVectors,
+    EmbedKind, Embedder, Grain, ModelIdentity, PassageFailure, RerankOutcome, RerankScore,
+    Reranker, Retriever, TokenEmbedder, TokenMatch, TokenVectors,
 };
 pub use windows::{WindowOptions, WindowPool, Windowed};

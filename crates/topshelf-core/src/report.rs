@@ -40,6 +40,8 @@ pub struct SecondStageReport {
     pub skipped: Option<Skipped>,
     /// The rerankers that ran, in their order.
     pub rerankers: Vec<RerankReport>,
+    /// Those that were asked and failed, in their order.
+    pub failures: Vec<RerankFailure>,
     /// The blend, if there is one.
     pub blend: Option<String>,
     /// How scores became probabilities.
@@ -58,6 +60,19 @@ pub enum Skipped {
     Clear,
     /// The blend gives the reranker no weight: on the queries it was fitted on, reranking hurt.
     NoWeight,
+    /// Every reranker failed.
+    Failed,
+}
+
+/// A reranker that was asked and did not answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RerankFailure {
+    /// The model.
+    pub model: String,
+    /// Why.
+    pub reason: String,
+    /// How long it was waited for.
+    pub milliseconds: f64,
 }
 
 /// What one reranker did.

@@ -25,6 +25,8 @@ pub enum Scale {
     Logit,
     /// Probability of relevance: 0 to 1.
     Probability,
+    /// A service's own number: it orders, and nothing else is known of it.
+    Service,
     /// A function of ranks alone, as reciprocal rank fusion gives.
     Rank,
     /// Normalised to the candidates of one query (min-max or z-score).
@@ -40,6 +42,7 @@ impl fmt::Display for Scale {
             Self::MaxSim => "max_sim",
             Self::Logit => "logit",
             Self::Probability => "probability",
+            Self::Service => "service",
             Self::Rank => "rank",
             Self::Normalised => "normalised",
         })

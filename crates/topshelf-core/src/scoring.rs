@@ -10,6 +10,8 @@
 //!   one passage does not fit, scoring ends. A micro-batch that is still under way at the deadline is
 //!   withdrawn, so that the deadline holds even where the reranker does not answer at all.
 //! * **Early stop.** See [`crate::early_stop`].
+//!
+//! A reranker of which a part takes as long as the whole ([`Grain::Call`]) is asked once, for all.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use futures_timer::Delay;
 
 use crate::error::{Error, Result};
 use crate::passage::{Passage, Query};
-use crate::stage::{RerankOutcome, Reranker};
+use crate::stage::{Grain, RerankOutcome, Reranker};
 
 /// Passages in a micro-batch whose size nothing else decides.
 const BATCH: usize = 16;
@@ -48,6 +50,13 @@ pub(crate) type Enough<'a> = dyn Fn(&[RerankOutcome]) -> bool + Sync + 'a;
 pub(crate) struct Scored {
     pub(crate) outcomes: Vec<RerankOutcome>,
     pub(crate) cut: Option<Cut>,
+}
+
+impl Scored {
+    /// Whether the deadline came before the first score.
+    pub(crate) fn is_nothing_in_time(&self) -> bool {
+        self.outcomes.is_empty() && self.cut == Some(Cut::Deadline)
+    }
 }
 
 /// Nanoseconds that a reranker takes for a byte of text: a running mean over micro-batches, shared
@@ -81,6 +90,8 @@ pub(crate) async fn score(
     enough: Option<&Enough<'_>>,
 ) -> Result<Scored> {
     let mut outcomes: Vec<RerankOutcome> = Vec::with_capacity(passages.len());
+    let in_parts = reranker.grain() == Grain::Pair;
+    let enough = enough.filter(|_| in_parts);
     let cost = |passage: &Passage| query.text().len() + passage.text.len().min(LONGEST);
     let cut = loop {
         let rest = &passages[outcomes.len()..];
@@ -95,12 +106,14 @@ pub(crate) async fn score(
         if let Some(until) = until {
             let left = until.saturating_duration_since(Instant::now());
             let share = if outcomes.is_empty() { 0.25 } else { 0.5 };
-            count = match pace.nanoseconds_per_byte() {
+            let known = pace.nanoseconds_per_byte();
+            count = match known.filter(|_| in_parts) {
                 Some(pace) => {
                     let left = left.as_nanos() as f64;
                     fitting(rest.iter().map(|p| pace * cost(p) as f64), left, share).min(most)
                 }
                 None if left.is_zero() => 0,
+                None if !in_parts => most,
                 None => UNKNOWN.min(most),
             };
             if count == 0 {

@@ -9,6 +9,10 @@
 //! reranker has scored carries its signal, so an answer says of each result whether it was read.
 //! Candidates that were not read keep the order of the stage before, behind those that were; they
 //! are read in that order, so this is also the place they had.
+//!
+//! **Failover.** A step may have rerankers that stand in for one another, asked in turn until one
+//! answers ([`SecondStage::or_of`]). If none does, [`OnFailure`] says whether that is an error or the
+//! order stays as it was; either way the report has each one's reason.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +25,11 @@ use crate::gate::Gate;
 use crate::passage::{Passage, Query};
 use crate::ranking::Ranking;
 use crate::report::{
-    DeadlineReport, Failed, RerankReport, SecondStageReport, Skipped, ThresholdReport, Truncated,
+    DeadlineReport, Failed, RerankFailure, RerankReport, SecondStageReport, Skipped,
+    ThresholdReport, Truncated,
 };
-use crate::scoring::{self, Cut, Pace};
+use crate::score::Scale;
+use crate::scoring::{self, Cut, Pace, Scored};
 use crate::stage::{PassageFailure, RerankOutcome, Reranker};
 
 /// The name of the last reranker in signals. Those before it in a cascade are `rerank-1`,
@@ -54,11 +60,42 @@ pub struct SecondStage {
 /// One reranker of a cascade.
 #[derive(Clone)]
 struct Step {
-    reranker: Arc<dyn Reranker>,
+    /// The one that is asked, and those that stand in for it.
+    rerankers: Vec<Asked>,
     /// How many of the best go in.
     keep: usize,
     early_stop: Option<EarlyStop>,
+}
+
+/// A reranker with what is known of its speed.
+#[derive(Clone)]
+struct Asked {
+    reranker: Arc<dyn Reranker>,
     pace: Arc<Pace>,
+}
+
+impl Asked {
+    fn new(reranker: Arc<dyn Reranker>) -> Self {
+        Self { reranker, pace: Arc::default() }
+    }
+}
+
+/// What a step made of a ranking.
+enum Outcome {
+    /// One of its rerankers answered; its scores are on this scale.
+    Reranked(Ranking, Box<RerankReport>, Scale),
+    /// None did.
+    Kept(Ranking),
+}
+
+/// What happens where no reranker of a step answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// It is an error.
+    #[default]
+    Fail,
+    /// The order stays as it was, and the report says why.
+    KeepOrder,
 }
 
 /// When and how the rerankers' scores are used.
@@ -74,6 +111,8 @@ pub struct Policy {
     pub min_relevance: Option<f32>,
     /// From the question to the answer, retrieval included.
     pub deadline: Option<Duration>,
+    /// What happens where a reranker fails and nobody stands in for it.
+    pub on_failure: OnFailure,
 }
 
 impl SecondStage {
@@ -84,8 +123,8 @@ impl SecondStage {
 
     /// [`Self::new`] of a reranker whose kind is known at run time only.
     pub fn of(reranker: Arc<dyn Reranker>) -> Self {
-        let pace = Arc::default();
-        let step = Step { reranker, keep: usize::MAX, early_stop: None, pace };
+        let rerankers = vec![Asked::new(reranker)];
+        let step = Step { rerankers, keep: usize::MAX, early_stop: None };
         Self { cascade: vec![step], policy: Policy::default() }
     }
 
@@ -114,8 +153,17 @@ impl SecondStage {
             return Err(Error::OutOfRange { what, value: "0".to_owned(), range });
         }
         early_stop.map_or(Ok(()), EarlyStop::check)?;
-        self.cascade.push(Step { reranker, keep, early_stop, pace: Arc::default() });
+        self.cascade.push(Step { rerankers: vec![Asked::new(reranker)], keep, early_stop });
         Ok(self)
+    }
+
+    /// Adds a reranker that stands in for those of the last step, if they fail.
+    #[must_use]
+    pub fn or_of(mut self, reranker: Arc<dyn Reranker>) -> Self {
+        if let Some(step) = self.cascade.last_mut() {
+            step.rerankers.push(Asked::new(reranker));
+        }
+        self
     }
 
     /// Sets when and how scores are used.
@@ -135,9 +183,10 @@ impl SecondStage {
         &self.policy
     }
 
-    /// The rerankers, in their order.
+    /// The rerankers, in their order, without those that stand in for one.
     pub fn rerankers(&self) -> impl Iterator<Item = &dyn Reranker> {
-        self.cascade.iter().map(|step| step.reranker.as_ref())
+        let firsts = self.cascade.iter().filter_map(|step| step.rerankers.first());
+        firsts.map(|asked| asked.reranker.as_ref())
     }
 
     /// Reorders the candidates of a query that was asked at `asked` and of which the best `top` are
@@ -160,6 +209,7 @@ impl SecondStage {
             gate: policy.gate.as_ref().map(|gate| gate.look(candidates)),
             skipped: None,
             rerankers: Vec::new(),
+            failures: Vec::new(),
             blend: policy.blend.as_ref().map(Blend::describe),
             calibration: policy.calibration.describe(),
             threshold: None,
@@ -177,20 +227,32 @@ impl SecondStage {
         }
 
         let until = policy.deadline.map(|deadline| asked + deadline);
+        // That of the last step's scores, if it gave any.
+        let mut scale = None;
         let mut ranking = candidates.clone();
         for (place, step) in self.cascade.iter().enumerate() {
             let stage = self.stage_name(place);
-            let (rescored, ran) = step.run(&stage, query, ranking, top, until).await?;
-            ranking = rescored;
-            report.rerankers.push(ran);
+            let failures = &mut report.failures;
+            match step.run(&stage, query, ranking, (top, until), policy, failures).await? {
+                Outcome::Reranked(rescored, ran, of_scores) => {
+                    (ranking, scale) = (rescored, Some(of_scores));
+                    report.rerankers.push(*ran);
+                }
+                Outcome::Kept(same) => (ranking, scale) = (same, None),
+            }
+        }
+        if report.rerankers.is_empty() {
+            report.skipped = Some(Skipped::Failed);
         }
         if let Some(deadline) = policy.deadline {
             let unscored = report.rerankers.iter().map(|ran| ran.unscored).sum();
             let allowed = deadline.as_secs_f64() * 1e3;
             report.deadline = Some(DeadlineReport { allowed, unscored });
         }
-        self.estimate_relevance(&mut ranking)?;
-        if let Some(blend) = &policy.blend {
+        if let Some(scale) = scale {
+            self.estimate_relevance(&mut ranking, scale)?;
+        }
+        if let (Some(blend), Some(_)) = (&policy.blend, scale) {
             ranking = blend.apply(candidates, ranking, RERANK_STAGE, &policy.calibration)?;
         }
         if let Some(min_relevance) = policy.min_relevance {
@@ -222,12 +284,9 @@ impl SecondStage {
 
     /// Puts the calibrated probability on each hit that the last reranker scored. Scores without a
     /// meaning as one are an error only where a probability decides something.
-    fn estimate_relevance(&self, ranking: &mut Ranking) -> Result<()> {
+    fn estimate_relevance(&self, ranking: &mut Ranking, scale: Scale) -> Result<()> {
         let policy = &self.policy;
         let needed = policy.min_relevance.is_some();
-        let Some(scale) = self.cascade.last().map(|step| step.reranker.scale()) else {
-            return Ok(());
-        };
         ranking.set_relevance(|hit| {
             let Some(signal) = hit.signal(RERANK_STAGE) else { return Ok(None) };
             match policy.calibration.probability(signal.score, scale) {
@@ -264,33 +323,87 @@ impl Policy {
 }
 
 impl Step {
-    /// Scores the best `keep` of the ranking and orders it anew.
+    /// Lets its rerankers score the best `keep` of the ranking, in turn until one answers, and orders
+    /// it anew. `top` of it are wanted at that moment.
     async fn run(
         &self,
         stage: &str,
         query: &Query,
-        mut ranking: Ranking,
-        top: usize,
-        until: Option<Instant>,
-    ) -> Result<(Ranking, RerankReport)> {
-        let start = Instant::now();
+        ranking: Ranking,
+        (top, until): (usize, Option<Instant>),
+        policy: &Policy,
+        failures: &mut Vec<RerankFailure>,
+    ) -> Result<Outcome> {
+        let mut error = None;
+        for (place, asked) in self.rerankers.iter().enumerate() {
+            let start = Instant::now();
+            let last = place + 1 == self.rerankers.len();
+            // One that hangs leaves half of the time to those that stand in for it.
+            let half = |until: Instant| start + until.saturating_duration_since(start) / 2;
+            let until = until.map(|until| if last { until } else { half(until) });
+            let mut fail = |reason: String| {
+                let model = asked.reranker.identity().name.clone();
+                let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+                failures.push(RerankFailure { model, reason, milliseconds });
+            };
+            match self.ask(asked, query, &ranking, (top, until)).await {
+                Ok(scored) if !last && scored.is_nothing_in_time() => {
+                    fail("it did not answer in half of the time that was left".to_owned());
+                }
+                Ok(scored) => {
+                    let scale = asked.reranker.scale();
+                    let (ranking, report) = self.order(asked, stage, ranking, scored, start)?;
+                    return Ok(Outcome::Reranked(ranking, Box::new(report), scale));
+                }
+                Err(failed) if failed.is_of_reranker() => {
+                    fail(failed.to_string());
+                    error = Some(failed);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        match (error, policy.on_failure) {
+            (Some(error), OnFailure::Fail) => Err(error),
+            _ => Ok(Outcome::Kept(ranking)),
+        }
+    }
+
+    /// The passages that are scored.
+    fn passages(&self, ranking: &Ranking) -> Vec<Arc<Passage>> {
         let hits = &ranking.hits()[..self.keep.min(ranking.len())];
-        let passages: Vec<Arc<Passage>> = hits.iter().map(|hit| Arc::clone(&hit.passage)).collect();
+        hits.iter().map(|hit| Arc::clone(&hit.passage)).collect()
+    }
+
+    /// What one reranker says of the passages.
+    async fn ask(
+        &self,
+        asked: &Asked,
+        query: &Query,
+        ranking: &Ranking,
+        (top, until): (usize, Option<Instant>),
+    ) -> Result<Scored> {
+        let hits = &ranking.hits()[..self.keep.min(ranking.len())];
         let before: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
         let enough = self.early_stop.map(|stop| {
             let before = &before;
             move |outcomes: &[RerankOutcome]| stop.is_reached(outcomes, before, top)
         });
-        let scored = scoring::score(
-            self.reranker.as_ref(),
-            query,
-            &passages,
-            until,
-            &self.pace,
-            enough.as_ref().map(|enough| enough as &scoring::Enough<'_>),
-        )
-        .await?;
-        let identity = self.reranker.identity();
+        let enough = enough.as_ref().map(|enough| enough as &scoring::Enough<'_>);
+        let passages = self.passages(ranking);
+        scoring::score(asked.reranker.as_ref(), query, &passages, until, &asked.pace, enough).await
+    }
+
+    /// The ranking in the order of the scores, and what there is to tell.
+    fn order(
+        &self,
+        asked: &Asked,
+        stage: &str,
+        mut ranking: Ranking,
+        scored: Scored,
+        start: Instant,
+    ) -> Result<(Ranking, RerankReport)> {
+        let passages = self.passages(&ranking);
+        let identity = asked.reranker.identity();
         let missing = passages.len() - scored.outcomes.len();
         let mut report = RerankReport {
             model: identity.name.clone(),
@@ -327,7 +440,7 @@ impl Step {
             }
         }
         ranking.set_spans(&spans);
-        let ranking = ranking.rescored(stage, self.reranker.scale(), &scores)?;
+        let ranking = ranking.rescored(stage, asked.reranker.scale(), &scores)?;
         report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
         Ok((ranking, report))
     }

@@ -73,6 +73,16 @@ pub struct PassageFailure {
 /// One passage's score, or why it has none.
 pub type RerankOutcome = std::result::Result<RerankScore, PassageFailure>;
 
+/// How a reranker may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Grain {
+    /// Pair by pair: a part of the passages takes a part of the time.
+    #[default]
+    Pair,
+    /// Scores are of pairs, but a call takes what it takes, however few passages are in it: a service.
+    Call,
+}
+
 /// The second stage: scores (query, passage) pairs. It does not sort; only [`Ranking`] does.
 #[async_trait]
 pub trait Reranker: Send + Sync {
@@ -81,6 +91,11 @@ pub trait Reranker: Send + Sync {
 
     /// The scale of the scores.
     fn scale(&self) -> Scale;
+
+    /// How it may be asked.
+    fn grain(&self) -> Grain {
+        Grain::default()
+    }
 
     /// The tokens that it reads of a pair, query and markers included; `None` where there is no
     /// limit, or none that is known.

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::passage::{Metadata, Passage, Query};
 use crate::score::Scale;
-use crate::stage::{ModelIdentity, RerankOutcome, RerankScore, Reranker, TokenMatch};
+use crate::stage::{Grain, ModelIdentity, RerankOutcome, RerankScore, Reranker, TokenMatch};
 
 /// Tokens that a model puts around and between query and passage, at most.
 const MARKERS: usize = 4;
@@ -298,6 +298,10 @@ impl Reranker for Windowed {
 
     fn scale(&self) -> Scale {
         self.inner.scale()
+    }
+
+    fn grain(&self) -> Grain {
+        self.inner.grain()
     }
 
     fn max_tokens(&self) -> Option<usize> {

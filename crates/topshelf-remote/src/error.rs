@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use topshelf_core::Blame;
+use topshelf_core::{Blame, Error as CoreError};
 
 /// The result of a call.
 pub type Result<T, E = RemoteError> = std::result::Result<T, E>;
@@ -17,6 +17,46 @@ pub enum RemoteError {
         /// As it was given.
         endpoint: String,
     },
+
+    /// A service that wants a key, and there is none.
+    #[error("{service} wants a key: set {variable}, or {variable}_FILE to a file that holds it")]
+    NoKey {
+        /// The service.
+        service: String,
+        /// The variable that it is read from.
+        variable: String,
+    },
+
+    /// A file that should hold a key.
+    #[error("the key cannot be read from {path}, which {variable}_FILE names: {reason}")]
+    KeyFile {
+        /// The variable, without `_FILE`.
+        variable: String,
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+
+    /// A service that failed so often that it is left alone for a while.
+    #[error(
+        "{endpoint} failed {failures} times in a row and is not asked again for {seconds:.0} s; \
+             the last time: {reason}"
+    )]
+    LeftAlone {
+        /// The address.
+        endpoint: String,
+        /// How often.
+        failures: u32,
+        /// For how much longer.
+        seconds: f64,
+        /// What it said last.
+        reason: String,
+    },
+
+    /// Nobody waits for the answer any more.
+    #[error("the caller went away")]
+    Gone,
 
     /// Nobody answers there.
     #[error("{endpoint} cannot be reached after {tries} tries: {reason}")]
@@ -59,22 +99,48 @@ pub enum RemoteError {
     },
 }
 
+/// Whether a status says that trying again may help.
+pub(crate) fn is_transient(status: u16) -> bool {
+    matches!(status, 408 | 409 | 429 | 500..=599)
+}
+
 fn hint(status: u16) -> &'static str {
     match status {
         401 | 403 => "; is the key set, and the right one?",
-        404 => "; does the address end in /v1, and is there a model of that name?",
+        404 => {
+            "; is the address right (that of a chat endpoint ends in /v1), and the model's name?"
+        }
         _ => "",
     }
 }
 
 impl RemoteError {
+    /// As the error of a stage of the pipeline.
+    pub fn into_stage(self, stage: &str) -> CoreError {
+        CoreError::stage(stage, self.blame(), self)
+    }
+
+    /// Whether it may pass by itself: the service is down, slow or asked too much.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Refused { status, .. } => is_transient(*status),
+            _ => false,
+        }
+    }
+
     /// Whose fault this error is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Endpoint { .. } | Self::Refused { .. } => Blame::Caller,
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Unexpected { .. } => {
-                Blame::Failure
-            }
+            Self::Endpoint { .. }
+            | Self::NoKey { .. }
+            | Self::KeyFile { .. }
+            | Self::Refused { .. } => Blame::Caller,
+            Self::LeftAlone { .. }
+            | Self::Gone
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Unexpected { .. } => Blame::Failure,
         }
     }
 }

@@ -1,17 +1,18 @@
 //! Posting JSON.
 //!
 //! What may pass is tried again: no connection, 408, 409, 429 and 5xx, up to [`TRIES`] times; after
-//! what the service asks for in `Retry-After`, else after half a second, one, two, with up to half as
-//! much on top by chance, so that callers that failed together do not come back together. What would
-//! fail again is an error at once.
+//! what the service asks for (`Retry-After-Ms`, `Retry-After` in seconds, `X-RateLimit-Reset`), else
+//! after half a second, one, two, with up to half as much on top by chance, so that callers that failed
+//! together do not come back together. What would fail again is an error at once; and so is everything
+//! once nobody waits.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ureq::Agent;
 
-use crate::error::{RemoteError, Result};
+use crate::error::{RemoteError, Result, is_transient};
 
 /// How often a call is tried, at most.
 pub const TRIES: usize = 4;
@@ -28,12 +29,23 @@ const SHOWN: usize = 300;
 /// Bytes of an answer, at most.
 const LONGEST_ANSWER: u64 = 32 << 20;
 
+/// How a key is shown to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyHeader {
+    /// `Authorization: Bearer KEY`.
+    #[default]
+    Bearer,
+    /// `Api-Key: KEY`.
+    ApiKey,
+}
+
 /// An endpoint with its key.
 #[derive(Clone)]
 pub struct Endpoint {
     agent: Agent,
     address: String,
     key: Option<String>,
+    header: KeyHeader,
     limit: Duration,
 }
 
@@ -68,7 +80,13 @@ impl Endpoint {
             .timeout_connect(Some(limit.min(Duration::from_secs(10))))
             .build();
         let (agent, address) = (config.into(), address.to_owned());
-        Ok(Self { agent, address, key, limit })
+        Ok(Self { agent, address, key, header: KeyHeader::default(), limit })
+    }
+
+    /// The same with the key in another header.
+    #[must_use]
+    pub fn with_header(self, header: KeyHeader) -> Self {
+        Self { header, ..self }
     }
 
     /// The address.
@@ -82,9 +100,21 @@ impl Endpoint {
     ///
     /// All of [`RemoteError`] but the first.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.post_while(path, body, &|| true)
+    }
+
+    /// [`Self::post`] for as long as somebody waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::post`], and [`RemoteError::Gone`].
+    pub fn post_while(&self, path: &str, body: &Value, waits: &dyn Fn() -> bool) -> Result<Value> {
         let mut tries = 0;
         loop {
             tries += 1;
+            if !waits() {
+                return Err(RemoteError::Gone);
+            }
             match self.try_once(path, body) {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Permanent(error)) => return Err(error),
@@ -96,7 +126,7 @@ impl Endpoint {
                         other => other,
                     });
                 }
-                Err(Failed::Transient(_, asked)) => std::thread::sleep(pause(tries, asked)),
+                Err(Failed::Transient(_, asked)) => sleep(pause(tries, asked), waits),
             }
         }
     }
@@ -105,7 +135,10 @@ impl Endpoint {
         let endpoint = format!("{}{path}", self.address);
         let mut request = self.agent.post(&endpoint).header("content-type", "application/json");
         if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
+            request = match self.header {
+                KeyHeader::Bearer => request.header("authorization", format!("Bearer {key}")),
+                KeyHeader::ApiKey => request.header("api-key", key),
+            };
         }
         let mut response = match request.send(body.to_string()) {
             Ok(response) => response,
@@ -121,8 +154,15 @@ impl Endpoint {
             }
         };
         let status = response.status().as_u16();
-        let wait = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let wait = wait.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+        let number = |name: &str| -> Option<f64> {
+            let value = response.headers().get(name)?.to_str().ok()?;
+            value.trim().parse().ok().filter(|number: &f64| (0.0..1e9).contains(number))
+        };
+        let wait = number("retry-after-ms")
+            .map(|milliseconds| milliseconds / 1e3)
+            .or_else(|| number("retry-after"))
+            .or_else(|| number("x-ratelimit-reset"))
+            .map(Duration::from_secs_f64);
         let text = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
         let text = match text {
             Ok(text) => text,
@@ -138,10 +178,24 @@ impl Endpoint {
             });
         }
         let error = RemoteError::Refused { endpoint, status, reason: reason(&text) };
-        Err(match status {
-            408 | 409 | 429 | 500..=599 => Failed::Transient(error, wait),
-            _ => Failed::Permanent(error),
+        Err(if is_transient(status) {
+            Failed::Transient(error, wait)
+        } else {
+            Failed::Permanent(error)
         })
+    }
+}
+
+/// Waits, or stops waiting as soon as nobody else does.
+fn sleep(pause: Duration, waits: &dyn Fn() -> bool) {
+    const LOOK: Duration = Duration::from_millis(20);
+    let end = Instant::now() + pause;
+    while waits() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(LOOK));
     }
 }
 

@@ -5,14 +5,22 @@
 //! | [`http`] | posts JSON: time limits, retries, what went wrong in words |
 //! | [`chat`] | an LLM behind an OpenAI-compatible endpoint |
 //! | [`grade`] | an LLM as a judge of relevance |
+//! | [`hosted`] | rerankers as services: Cohere, Voyage, Jina, and what speaks like them |
+//! | [`dialect`] | what each of them is sent, what it answers, its limits |
+//! | `breaker` | leaving a service alone that fails |
 //!
 //! Calls block; a caller that wants several at once takes as many threads. Keys come from the caller
 //! and stand in no error and in no log.
 
+mod breaker;
 pub mod chat;
+pub mod dialect;
 mod error;
 pub mod grade;
+pub mod hosted;
 pub mod http;
 
 pub use chat::{ChatModel, Completion, Message};
+pub use dialect::{Dialect, Target};
 pub use error::{RemoteError, Result};
+pub use hosted::HostedReranker;

@@ -105,7 +105,7 @@ pub struct Reranking {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// The name by which it is loaded.
+    /// The name by which it is loaded; several with commas between them stand in for one another.
     pub model: String,
     /// Which model it was when this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +179,20 @@ impl Setup {
     }
 }
 
+/// Adds the named rerankers as those that stand in for the last step's.
+fn stand_ins<E>(
+    stage: SecondStage,
+    names: &str,
+    reranker: &mut impl FnMut(&str) -> Result<Arc<dyn Reranker>, E>,
+) -> Result<SecondStage, E> {
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let mut stage = stage;
+    for name in names {
+        stage = stage.or_of(reranker(name)?);
+    }
+    Ok(stage)
+}
+
 impl Reranking {
     /// One reranker over all candidates, no policy.
     pub fn by(model: impl Into<String>) -> Self {
@@ -222,10 +236,15 @@ impl Reranking {
             let error = topshelf_core::Error::OutOfRange { what, value: "0".to_owned(), range };
             return Err(error.into());
         };
-        let mut stage = SecondStage::of(reranker(&first.model)?);
+        // Names with commas between them stand in for one another.
+        let (named, spare) = first.model.split_once(',').unwrap_or((&first.model, ""));
+        let mut stage = SecondStage::of(reranker(named.trim())?);
+        stage = stand_ins(stage, spare, &mut reranker)?;
         for step in others {
             let keep = step.keep.unwrap_or(usize::MAX);
-            stage = stage.then_of(reranker(&step.model)?, keep, step.early_stop)?;
+            let (named, spare) = step.model.split_once(',').unwrap_or((&step.model, ""));
+            stage = stage.then_of(reranker(named.trim())?, keep, step.early_stop)?;
+            stage = stand_ins(stage, spare, &mut reranker)?;
         }
         Ok(stage.with_policy(self.policy())?)
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use topshelf::tune::profile::FILE_NAME;
 use topshelf::tune::setup::{Bm25, FirstStage, Reranking, Retrievers, Step};
-use topshelf::{Blend, BlendScore, Bm25Options, Fusion, Normalisation, Profile, WindowOptions};
+use topshelf::{
+    Blend, BlendScore, Bm25Options, Fusion, Normalisation, OnFailure, Profile, WindowOptions,
+};
 
 use super::display;
 use crate::args::{
@@ -23,6 +25,8 @@ pub(super) struct Chosen {
     pub(super) second_stage: Option<Reranking>,
     pub(super) min_relevance: Option<f32>,
     pub(super) deadline: Option<Duration>,
+    /// What happens where no reranker answers.
+    pub(super) on_failure: OnFailure,
     /// Whether stored token vectors are left alone.
     pub(super) encode_anew: bool,
     /// The file that took part.
@@ -57,6 +61,7 @@ impl Chosen {
             second_stage,
             min_relevance,
             deadline,
+            on_failure: if second.strict { OnFailure::Fail } else { OnFailure::KeepOrder },
             encode_anew,
             profile: path,
             first_stage,

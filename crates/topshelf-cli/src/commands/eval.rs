@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use topshelf::eval::{BeirFolder, Measure, MeasureKind, Qrels, Run};
 use topshelf::tune::Unit;
-use topshelf::{Embedder, Passage, Ranking, Scale, SecondStage};
+use topshelf::{Embedder, OnFailure, Passage, Ranking, Scale, SecondStage};
 
 use super::chosen::Chosen;
 use super::collection::{Answered, Candidates, Parts, Stage, System};
@@ -93,7 +93,9 @@ fn run_file(run: &Path, qrels: &Path, measures: &[Measure]) -> Result<EvalAnswer
 fn collection(arguments: &EvalArguments, measures: &[Measure]) -> Result<EvalAnswer> {
     let folder = Folder::open(&arguments.collection)?;
     let mut topics = folder.topics(&arguments.collection.split)?;
-    let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
+    let mut chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
+    // The order of the first stage must not be measured as that of a reranker.
+    chosen.on_failure = OnFailure::Fail;
     if let Some(second) = &chosen.second_stage {
         let models = second.cascade.iter().map(|step| step.model.as_str());
         folder.check_judge(&arguments.collection.split, models)?;

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use topshelf::remote::{HostedReranker, Target};
 use topshelf::{
     CachedReranker, CrossEncoder, Family, Index, LateInteraction, Reranker, ScoreCache, Store,
     WindowOptions, Windowed,
 };
+
+use crate::args::DEFAULT_RERANKER;
 
 /// A reranker that was loaded.
 pub(super) struct Loaded {
@@ -16,11 +19,18 @@ pub(super) struct Loaded {
     is_stored: bool,
 }
 
-/// Loads the reranker of that name, alias or folder. Late interaction uses the token vectors of the
+/// What stands for the default reranker where services are named.
+const LOCAL: &str = "local";
+
+/// Loads the reranker of that name, alias or folder, or names the service. Late interaction uses the token vectors of the
 /// index, if one is given that has those of the model.
 pub(super) fn open(name: &str, index: Option<&Index>) -> Result<Loaded> {
-    let folder = Store::open_default()?.find(name)?;
     let computed = |model: Arc<dyn Reranker>| Loaded { model, is_stored: false };
+    if let Some(target) = Target::parse(name) {
+        return Ok(computed(Arc::new(HostedReranker::new(target)?)));
+    }
+    let name = if name == LOCAL { DEFAULT_RERANKER } else { name };
+    let folder = Store::open_default()?.find(name)?;
     Ok(match folder.spec.family {
         Family::LateInteraction => {
             let model = Arc::new(LateInteraction::from_folder(&folder)?);

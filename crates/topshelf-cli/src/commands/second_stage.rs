@@ -32,6 +32,7 @@ pub(super) fn load(
     let policy = Policy {
         min_relevance: chosen.min_relevance,
         deadline: chosen.deadline,
+        on_failure: chosen.on_failure,
         ..reranking.policy()
     };
     Ok(Some(stage.with_policy(policy)?))
@@ -47,10 +48,16 @@ pub(super) fn notes(report: &SecondStageReport) -> Vec<String> {
             gate.value.unwrap_or_default(),
             gate.threshold
         )),
+        (Some(Skipped::Failed), _) => notes.push(
+            "not reranked: no reranker answered, so the order is the first stage's".to_owned(),
+        ),
         (Some(Skipped::NoWeight), _) => {
             notes.push("not reranked: the blend gives the rerank score no weight".to_owned());
         }
         _ => {}
+    }
+    for failure in &report.failures {
+        notes.push(format!("{} failed: {}", failure.model, failure.reason));
     }
     for ran in &report.rerankers {
         if !ran.truncated.is_empty() {
@@ -96,6 +103,10 @@ pub(super) fn rows(report: &SecondStageReport) -> Vec<[String; 3]> {
         let verdict = if gate.clear { "clear" } else { "ambiguous" };
         let what = format!("{} {value}, clear from {}: {verdict}", gate.signal, gate.threshold);
         rows.push(["gate".to_owned(), what, String::new()]);
+    }
+    for failure in &report.failures {
+        let what = format!("{} failed: {}", failure.model, failure.reason);
+        rows.push(["rerank".to_owned(), what, format!("{:.1}", failure.milliseconds)]);
     }
     for ran in &report.rerankers {
         let what = format!(

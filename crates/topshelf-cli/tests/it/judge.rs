@@ -180,7 +180,7 @@ fn a_judge_that_fails() {
         (
             "404 Not Found",
             r#"{"error": "no such model"}"#,
-            "no such model; does the address end",
+            "no such model; is the address right",
             2,
         ),
         ("200 OK", r#"{"choices": []}"#, "there is no choices[0].message.content in it", 1),

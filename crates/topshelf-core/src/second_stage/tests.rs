@@ -219,3 +219,72 @@ fn policies_that_mean_nothing_are_refused() {
         assert!(SecondStage::new(Numbers::new(1.0)).with_policy(policy).is_err());
     }
 }
+
+/// Always fails.
+struct Broken(ModelIdentity);
+
+#[async_trait]
+impl Reranker for Broken {
+    fn identity(&self) -> &ModelIdentity {
+        &self.0
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Service
+    }
+
+    async fn score(&self, _: &Query, _: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+        Err(Error::stage("broken", crate::Blame::Failure, "the line is cut"))
+    }
+}
+
+fn broken() -> Broken {
+    Broken(ModelIdentity { name: "broken".into(), ..Numbers::new(1.0).identity })
+}
+
+#[test]
+fn another_stands_in_for_one_that_fails() {
+    let stage = SecondStage::new(broken()).or_of(Arc::new(Numbers::new(1.0)));
+    let (ranking, report) = run(&stage, &candidates(&["1", "3", "2"]), 3).unwrap();
+    assert_eq!(texts(&ranking), ["3", "2", "1"]);
+    assert_eq!(report.rerankers[0].model, "numbers");
+    assert_eq!(report.failures[0].model, "broken");
+    assert!(report.failures[0].reason.contains("the line is cut"), "{:?}", report.failures);
+    // The scale is that of the one that spoke.
+    assert!(ranking.hits()[0].relevance.is_some());
+    assert_eq!(ranking.scale(), Scale::Logit);
+}
+
+#[test]
+fn where_nobody_answers_the_order_stays_or_it_is_an_error() {
+    let given = candidates(&["1", "3", "2"]);
+    assert!(run(&SecondStage::new(broken()), &given, 3).is_err());
+    let keep = Policy { on_failure: OnFailure::KeepOrder, ..Policy::default() };
+    let blend = Some(Blend::new(0.5, BlendScore::MinMax).unwrap());
+    for blend in [None, blend] {
+        let policy = Policy { blend, ..keep.clone() };
+        let stage = SecondStage::new(broken()).or_of(Arc::new(broken()));
+        let stage = stage.with_policy(policy).unwrap();
+        let (ranking, report) = run(&stage, &given, 3).unwrap();
+        assert_eq!(texts(&ranking), texts(&given));
+        assert_eq!((report.skipped, report.failures.len()), (Some(Skipped::Failed), 2));
+    }
+    // In a cascade what the step before made of it is kept.
+    let stage = SecondStage::new(Numbers::new(1.0)).then(broken(), 2).unwrap();
+    let (ranking, report) = run(&stage.with_policy(keep).unwrap(), &given, 3).unwrap();
+    assert_eq!(texts(&ranking), ["3", "2", "1"]);
+    assert_eq!((report.skipped, report.rerankers.len()), (None, 1));
+}
+
+#[test]
+fn one_that_hangs_leaves_time_to_the_next() {
+    let silent = Silent(Numbers::new(1.0).identity);
+    let stage = SecondStage::new(silent).or_of(Arc::new(Numbers::new(1.0)));
+    let deadline = Some(Duration::from_secs(2));
+    let stage = stage.with_policy(Policy { deadline, ..Policy::default() }).unwrap();
+    let start = Instant::now();
+    let (ranking, report) = run(&stage, &candidates(&["1", "3", "2"]), 3).unwrap();
+    assert!(start.elapsed() < Duration::from_millis(1900), "{:?}", start.elapsed());
+    assert_eq!(texts(&ranking), ["3", "2", "1"]);
+    assert!(report.failures[0].reason.contains("in half of the time"));
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Blame, EmbedKind, Error as CoreError, ModelIdentity, Passage, PassageFailure, Query,
+    Blame, EmbedKind, Error as CoreError, Grain, ModelIdentity, Passage, PassageFailure, Query,
     RerankOutcome, RerankScore, Reranker, Result, Scale, TokenEmbedder, TokenMatch, TokenVectors,
 };
 use topshelf_kernels::attention::{pack_keys, packed_keys_len};
@@ -132,6 +132,11 @@ impl<M: TokenEmbedder + Reranker + 'static> Reranker for StoredTokens<M> {
 
     fn scale(&self) -> Scale {
         Scale::MaxSim
+    }
+
+    /// A call costs the query's encoding; the passages cost nearly nothing.
+    fn grain(&self) -> Grain {
+        Grain::Call
     }
 
     fn count_tokens(&self, text: &str) -> usize {

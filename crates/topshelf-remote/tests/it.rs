@@ -1,0 +1,6 @@
+//! Hosted rerankers against a server that answers as theirs do, and as theirs do when things go wrong.
+
+mod it {
+    mod hosted;
+    mod service;
+}
