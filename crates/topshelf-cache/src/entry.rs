@@ -60,11 +60,10 @@ fn checksum(key: &PairKey, bytes: &[u8]) -> u32 {
 impl From<Entry> for RerankScore {
     fn from(entry: Entry) -> Self {
         Self {
-            score: entry.score,
             truncated_tokens: entry.truncated_tokens as usize,
             query_truncated_tokens: entry.query_truncated_tokens as usize,
             cached: true,
-            span: None,
+            ..Self::new(entry.score)
         }
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_channel::oneshot;
 use topshelf_core::{
     Grain, ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Scale,
-    TokenMatch,
+    TokenMatch, Usage,
 };
 
 use crate::cache::ScoreCache;
@@ -123,7 +123,10 @@ impl Reranker for CachedReranker {
             for (key, passage, receiver) in joined {
                 match receiver.await {
                     Ok(outcome) => {
-                        let outcome = outcome.map(|scored| RerankScore { cached: true, ..scored });
+                        // Who asked for it pays for it.
+                        let usage = Usage::default();
+                        let outcome =
+                            outcome.map(|scored| RerankScore { cached: true, usage, ..scored });
                         found.insert(key, outcome);
                     }
                     // Its caller failed or went away; it is ours now.

@@ -350,9 +350,9 @@ pub(crate) struct CacheOption {
 #[command(next_help_heading = "Second stage")]
 pub(crate) struct SecondStageOptions {
     /// The reranker: a cross-encoder, a late-interaction model such as colbert, a service such as
-    /// cohere:rerank-v4.0-fast or http://host/rerank; several with commas stand in for one another, and
-    /// `local` for the default; `none` for the first stage alone [default:
-    /// cross-encoder/ms-marco-MiniLM-L12-v2]. Replaces the profile's second stage.
+    /// cohere:rerank-v4.0-fast or http://host/rerank, a language model such as llm:MODEL@openai; several
+    /// with commas stand in for one another, and `local` for the default; `none` for the first stage
+    /// alone [default: cross-encoder/ms-marco-MiniLM-L12-v2]. Replaces the profile's second stage.
     #[arg(long, value_name = "MODEL")]
     pub(crate) rerank: Option<String>,
     /// A dearer reranker for the best KEEP of the one before; may be given several times.

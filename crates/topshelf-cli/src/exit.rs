@@ -30,8 +30,21 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS; // the reader has seen enough, as with `| head`
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", said_once(error));
     ExitCode::from(code(error))
+}
+
+/// The error with its causes; what one says already is not said again.
+fn said_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {
+        if said.contains(&cause) {
+            said
+        } else if said.is_empty() {
+            cause
+        } else {
+            format!("{said}: {cause}")
+        }
+    })
 }
 
 fn code(error: &anyhow::Error) -> u8 {

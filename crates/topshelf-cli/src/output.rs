@@ -507,8 +507,30 @@ pub(crate) struct RerankerRan {
     pub(crate) truncated: usize,
     /// Passages it could not score, and why; they stand behind the others.
     pub(crate) failed: Vec<Notice>,
+    /// What was asked of a language model; absent for other rerankers, and where all scores were known.
+    pub(crate) usage: Option<UsageTold>,
     /// How long it took.
     pub(crate) milliseconds: f64,
+}
+
+/// What was asked of a language model.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct UsageTold {
+    /// Calls that were answered.
+    pub(crate) calls: u64,
+    /// Tokens that were read.
+    pub(crate) input_tokens: u64,
+    /// Tokens that were written.
+    pub(crate) output_tokens: u64,
+    /// Answers that had to be repaired: an order that was not one of all passages, each once.
+    pub(crate) repaired: u64,
+}
+
+impl UsageTold {
+    fn of(usage: topshelf::Usage) -> Option<Self> {
+        let topshelf::Usage { calls, input_tokens, output_tokens, repaired } = usage;
+        (!usage.is_none()).then_some(Self { calls, input_tokens, output_tokens, repaired })
+    }
 }
 
 /// What `rerank` answers.
@@ -1015,6 +1037,7 @@ impl RerankerRan {
             query_truncated_tokens: 0,
             truncated: 0,
             failed: Vec::new(),
+            usage: None,
             milliseconds: 0.0,
         }
     }
@@ -1040,6 +1063,7 @@ impl From<&topshelf::RerankReport> for RerankerRan {
                     message: failed.reason.clone(),
                 })
                 .collect(),
+            usage: UsageTold::of(report.usage),
             milliseconds: report.milliseconds,
         }
     }

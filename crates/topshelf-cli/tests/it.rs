@@ -10,6 +10,7 @@ mod it {
     mod judge;
     mod kill;
     mod late_interaction;
+    mod llm;
     mod program;
     mod second_stage;
     mod services;

@@ -7,6 +7,8 @@
 
 #[path = "slow/late_interaction.rs"]
 mod late_interaction;
+#[path = "slow/llm.rs"]
+mod llm;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -15,6 +15,7 @@
 //! | the traits that other crates implement | [`stage`] |
 //! | reciprocal rank fusion, weighted fusion | [`fuse`] |
 //! | metadata conditions | [`filter`] |
+//! | what LLMs do for rerankers | [`language_model`] |
 //! | retrieve, fuse, rerank, report | [`pipeline`], [`report`] |
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
 //! | whether reranking is worth it for a query | [`gate`] |
@@ -32,6 +33,7 @@ mod error;
 pub mod filter;
 pub mod fuse;
 pub mod gate;
+pub mod language_model;
 pub mod passage;
 pub mod pipeline;
 pub mod ranking;
@@ -50,6 +52,9 @@ pub use error::{Blame, Error, Result};
 pub use filter::Filter;
 pub use fuse::{Fusion, Normalisation};
 pub use gate::{Gate, GateReport, GateSignal};
+pub use language_model::{
+    Alternative, Ask, LanguageModel, Message, Prompt, Role, Usage, Wanted, Written,
+};
 pub use passage::{Metadata, Passage, Query};
 pub use pipeline::{Answer, Pipeline, PipelineBuilder};
 pub use ranking::{Hit, Ranking, Signal};

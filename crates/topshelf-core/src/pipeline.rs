@@ -227,13 +227,7 @@ mod tests {
                     if passage.text.starts_with('x') {
                         return Err(PassageFailure { reason: "starts with x".into() });
                     }
-                    Ok(RerankScore {
-                        score: passage.text.len() as f32,
-                        truncated_tokens: 0,
-                        query_truncated_tokens: 0,
-                        cached: false,
-                        span: None,
-                    })
+                    Ok(RerankScore::new(passage.text.len() as f32))
                 })
                 .collect())
         }

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::gate::GateReport;
+use crate::language_model::Usage;
 
 /// What ran for one query.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -98,6 +99,8 @@ pub struct RerankReport {
     pub truncated: Vec<Truncated>,
     /// Passages it could not score; they stand behind the others in the order they had.
     pub failed: Vec<Failed>,
+    /// What was asked of models that are paid by use.
+    pub usage: Usage,
     /// How long it took.
     pub milliseconds: f64,
 }

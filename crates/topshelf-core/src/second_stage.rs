@@ -22,6 +22,7 @@ use crate::calibrate::Calibration;
 use crate::early_stop::EarlyStop;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
+use crate::language_model::Usage;
 use crate::passage::{Passage, Query};
 use crate::ranking::Ranking;
 use crate::report::{
@@ -416,6 +417,7 @@ impl Step {
             query_truncated_tokens: 0,
             truncated: Vec::new(),
             failed: Vec::new(),
+            usage: Usage::default(),
             milliseconds: 0.0,
         };
         let mut scores = vec![None; ranking.len()];
@@ -425,6 +427,7 @@ impl Step {
                 Ok(scored) => {
                     report.pairs += 1;
                     report.cached += usize::from(scored.cached);
+                    report.usage += scored.usage;
                     report.query_truncated_tokens =
                         report.query_truncated_tokens.max(scored.query_truncated_tokens);
                     if scored.truncated_tokens > 0 {

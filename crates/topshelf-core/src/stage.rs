@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::estimate_tokens;
 use crate::error::Result;
+use crate::language_model::Usage;
 use crate::passage::{Passage, Query};
 use crate::ranking::Ranking;
 use crate::score::Scale;
@@ -60,6 +61,23 @@ pub struct RerankScore {
     /// The bytes of the passage's text, from and to, on which the score rests, where that is not all
     /// of it.
     pub span: Option<(usize, usize)>,
+    /// What was asked for it of models that are paid by use. What a call for several passages took
+    /// stands with one of them.
+    pub usage: Usage,
+}
+
+impl RerankScore {
+    /// A score of a passage that was read whole.
+    pub fn new(score: f32) -> Self {
+        Self {
+            score,
+            truncated_tokens: 0,
+            query_truncated_tokens: 0,
+            cached: false,
+            span: None,
+            usage: Usage::default(),
+        }
+    }
 }
 
 /// Why one passage has no score while its neighbours have theirs.
@@ -81,6 +99,9 @@ pub enum Grain {
     Pair,
     /// Scores are of pairs, but a call takes what it takes, however few passages are in it: a service.
     Call,
+    /// A score says something beside those of the same call only, as an order of all passages does: it
+    /// cannot be kept, and there is none of a part of a passage.
+    List,
 }
 
 /// The second stage: scores (query, passage) pairs. It does not sort; only [`Ranking`] does.

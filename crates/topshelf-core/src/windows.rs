@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::language_model::Usage;
 use crate::passage::{Metadata, Passage, Query};
 use crate::score::Scale;
 use crate::stage::{Grain, ModelIdentity, RerankOutcome, RerankScore, Reranker, TokenMatch};
@@ -365,6 +366,10 @@ impl Windowed {
             WindowPool::MeanOfBest(best) => best.min(scored.len()),
         };
         let sum: f64 = scored[..counted].iter().map(|(_, s)| f64::from(s.score)).sum();
+        let mut usage = Usage::default();
+        for (_, one) in &scored {
+            usage += one.usage;
+        }
         Ok(RerankScore {
             score: (sum / counted as f64) as f32,
             truncated_tokens: unread
@@ -372,6 +377,7 @@ impl Windowed {
             query_truncated_tokens: score.query_truncated_tokens,
             cached: scored.iter().all(|(_, s)| s.cached),
             span: best.span.as_ref().map(|span| (span.start, span.end)),
+            usage,
         })
     }
 }
@@ -421,11 +427,8 @@ mod tests {
                     return Err(PassageFailure { reason: "broken".into() });
                 }
                 Ok(RerankScore {
-                    score: read.iter().filter(|word| **word == q.text()).count() as f32,
                     truncated_tokens: passage.text.split_whitespace().count() - read.len(),
-                    query_truncated_tokens: 0,
-                    cached: false,
-                    span: None,
+                    ..RerankScore::new(read.iter().filter(|word| **word == q.text()).count() as f32)
                 })
             };
             Ok(passages.iter().map(score).collect())

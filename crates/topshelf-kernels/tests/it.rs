@@ -7,6 +7,7 @@ mod it {
     mod attention;
     mod dot;
     mod gemm;
+    mod grouped;
     mod max_sim;
     mod norm;
     mod peak;

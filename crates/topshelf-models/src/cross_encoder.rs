@@ -316,11 +316,9 @@ impl Reranker for CrossEncoder {
             .await
             .map_err(|error| error.into_stage(STAGE))?;
         let outcome = |scored: Scored| RerankScore {
-            score: scored.score,
             truncated_tokens: scored.truncated_tokens,
             query_truncated_tokens: scored.query_truncated_tokens,
-            cached: false,
-            span: None,
+            ..RerankScore::new(scored.score)
         };
         Ok(outcomes.into_iter().map(|scored| scored.map(outcome)).collect())
     }

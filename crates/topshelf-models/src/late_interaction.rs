@@ -355,7 +355,7 @@ fn outcome(score: f32, truncated_tokens: usize, query_truncated_tokens: usize) -
         let reason = "it has no token with a vector".to_owned();
         return Err(PassageFailure { reason });
     }
-    Ok(RerankScore { score, truncated_tokens, query_truncated_tokens, cached: false, span: None })
+    Ok(RerankScore { truncated_tokens, query_truncated_tokens, ..RerankScore::new(score) })
 }
 
 /// For each query vector the passage's vector that answers it best, on the worker's thread.

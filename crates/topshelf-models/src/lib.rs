@@ -13,12 +13,14 @@
 //! | (query, passage) to a logit | [`CrossEncoder`] |
 //! | text to a unit vector | [`BiEncoder`] |
 //! | text to a unit vector a token, and MaxSim over them | [`LateInteraction`], `projection` |
+//! | a prompt to what follows it | [`LocalModel`], [`decoder`] |
 //! | the worker thread that serves them to async callers | [`worker`] |
 
 pub mod batch;
 mod bi_encoder;
 pub mod catalogue;
 mod cross_encoder;
+pub mod decoder;
 mod describe;
 mod digest;
 pub mod encoder;
@@ -41,6 +43,7 @@ pub mod worker;
 pub use bi_encoder::BiEncoder;
 pub use catalogue::Catalogue;
 pub use cross_encoder::{CrossEncoder, Ranked, Scored};
+pub use decoder::LocalModel;
 pub use error::{ModelError, Result};
 pub use late_interaction::LateInteraction;
 pub use spec::{Expansion, Family, ModelFolder, ModelSpec, Pooling, TokenSettings};

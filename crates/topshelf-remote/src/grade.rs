@@ -8,11 +8,13 @@
 //! person judged: the share that is equal, and Cohen's kappa ("A coefficient of agreement for nominal
 //! scales", 1960), which is 0 for agreement by chance and 1 for all.
 
-use crate::chat::{ChatModel, Message};
+use topshelf_core::{Ask, Message, Prompt, Wanted};
+
+use crate::chat::ChatModel;
 use crate::error::Result;
 
 /// Tokens that an answer takes, at most.
-const ANSWER: u32 = 8;
+const ANSWER: usize = 8;
 
 /// Characters of a passage that are shown; what is longer is cut there.
 const LONGEST: usize = 6000;
@@ -33,10 +35,11 @@ pub struct Graded {
 ///
 /// # Errors
 ///
-/// As [`ChatModel::complete`].
+/// As [`ChatModel::write`].
 pub fn grade(model: &ChatModel, query: &str, passage: &str) -> Result<Graded> {
-    let answer = model.complete(&[question(query, passage)], ANSWER)?;
-    let tokens = answer.prompt_tokens + answer.completion_tokens;
+    let prompt = Prompt::Chat(vec![question(query, passage)]);
+    let answer = model.write(&Ask { prompt, wanted: Wanted::Text, max_tokens: ANSWER })?;
+    let tokens = answer.usage.input_tokens + answer.usage.output_tokens;
     Ok(Graded { grade: read(&answer.text), tokens })
 }
 
@@ -52,7 +55,7 @@ fn question(query: &str, passage: &str) -> Message {
          Answer with one digit, 0, 1 or 2, and nothing else.",
         &passage[..end]
     );
-    Message { role: "user", content }
+    Message::user(content)
 }
 
 /// The grade in an answer.

@@ -24,6 +24,7 @@ use crate::breaker::Breaker;
 use crate::dialect::{self, Target};
 use crate::error::{RemoteError, Result};
 use crate::http::Endpoint;
+use crate::key::{self, NoKey};
 
 /// The name of this stage in errors.
 const STAGE: &str = "rerank";
@@ -50,13 +51,6 @@ struct Service {
     most: AtomicUsize,
 }
 
-/// Why there is no key.
-struct NoKey {
-    variable: &'static str,
-    /// The file that should hold it, and why it cannot be read.
-    file: Option<(String, String)>,
-}
-
 impl HostedReranker {
     /// The service of that name, with the key that the environment has for it.
     ///
@@ -68,13 +62,12 @@ impl HostedReranker {
         let dialect = target.dialect;
         let variable = dialect.key_variable();
         let own = dialect.address() != Some(target.address.as_str());
-        let endpoint = match key(variable) {
-            Ok(None) if !own => Err(NoKey { variable, file: None }),
+        let endpoint = match key::find(variable, !own) {
             Ok(key) => {
                 let endpoint = Endpoint::new(&target.address, key, LIMIT)?;
                 Ok(endpoint.with_header(dialect.key_header()))
             }
-            Err(file) => Err(NoKey { variable, file: Some(file) }),
+            Err(missing) => Err(missing),
         };
         let identity = ModelIdentity {
             name: target.name.clone(),
@@ -88,36 +81,12 @@ impl HostedReranker {
     }
 }
 
-/// The key in a variable, or in the file that the variable with `_FILE` names; where that cannot be
-/// read, its path and the reason.
-fn key(variable: &str) -> Result<Option<String>, (String, String)> {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-    if let Some(key) = set(variable) {
-        return Ok(Some(key.trim().to_owned()));
-    }
-    let Some(path) = set(&format!("{variable}_FILE")) else { return Ok(None) };
-    match std::fs::read_to_string(&path) {
-        Ok(key) => Ok(Some(key.trim().to_owned()).filter(|key| !key.is_empty())),
-        Err(error) => Err((path, error.to_string())),
-    }
-}
-
 /// Documents that go into one call: their places, in order.
 type Call = Vec<usize>;
 
 impl Service {
     fn endpoint(&self) -> Result<&Endpoint> {
-        self.endpoint.as_ref().map_err(|missing| match &missing.file {
-            None => RemoteError::NoKey {
-                service: self.target.dialect.name().to_owned(),
-                variable: missing.variable.to_owned(),
-            },
-            Some((path, reason)) => RemoteError::KeyFile {
-                variable: missing.variable.to_owned(),
-                path: path.clone(),
-                reason: reason.clone(),
-            },
-        })
+        self.endpoint.as_ref().map_err(|missing| missing.error(self.target.dialect.name()))
     }
 
     /// The score of each document, or why it has none.
@@ -254,13 +223,7 @@ fn outcome(score: f32) -> RerankOutcome {
     if !score.is_finite() {
         return Err(failure("the service gave a score that is no number"));
     }
-    Ok(RerankScore {
-        score,
-        truncated_tokens: 0,
-        query_truncated_tokens: 0,
-        cached: false,
-        span: None,
-    })
+    Ok(RerankScore::new(score))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -37,6 +37,8 @@ pub enum KeyHeader {
     Bearer,
     /// `Api-Key: KEY`.
     ApiKey,
+    /// `X-Api-Key: KEY`, and the version of Anthropic's API.
+    Anthropic,
 }
 
 /// An endpoint with its key.
@@ -134,10 +136,14 @@ impl Endpoint {
     fn try_once(&self, path: &str, body: &Value) -> Result<Value, Failed> {
         let endpoint = format!("{}{path}", self.address);
         let mut request = self.agent.post(&endpoint).header("content-type", "application/json");
+        if self.header == KeyHeader::Anthropic {
+            request = request.header("anthropic-version", "2023-06-01");
+        }
         if let Some(key) = &self.key {
             request = match self.header {
                 KeyHeader::Bearer => request.header("authorization", format!("Bearer {key}")),
                 KeyHeader::ApiKey => request.header("api-key", key),
+                KeyHeader::Anthropic => request.header("x-api-key", key),
             };
         }
         let mut response = match request.send(body.to_string()) {

@@ -2,5 +2,6 @@
 
 mod it {
     mod hosted;
+    mod llm;
     mod service;
 }

@@ -99,13 +99,7 @@ impl Reranker for Oracle {
             let (query, document) = parts(&passage.id);
             let seen = self.sign * truth(query, document)
                 + self.noise * noise([self.seed, query, document]);
-            Ok(RerankScore {
-                score: 8.0 * seen - 4.0,
-                truncated_tokens: 0,
-                query_truncated_tokens: 0,
-                cached: false,
-                span: None,
-            })
+            Ok(RerankScore::new(8.0 * seen - 4.0))
         };
         Ok(passages.iter().map(score).collect())
     }

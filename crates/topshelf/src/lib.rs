@@ -103,9 +103,10 @@ pub use topshelf_index::{
     FileEntry, Index, IndexError, Language, Models, Precision, Settings, Stats, StoredTokens, Tier,
     TokenStats, TokenVectorInfo, Totals, Writer, add, check, chunk, graph, ingest, remove,
 };
+pub use topshelf_llm as llm;
 pub use topshelf_models::{
-    BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, LateInteraction, ModelError,
-    ModelFolder, ModelSpec, Ranked, Scored, Store, pull, store::ModelState,
+    BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, LateInteraction, LocalModel,
+    ModelError, ModelFolder, ModelSpec, Ranked, Scored, Store, pull, store::ModelState,
 };
 pub use topshelf_remote as remote;
 pub use topshelf_tune as tune;

@@ -56,11 +56,8 @@ impl Reranker for Counting {
                     return Err(PassageFailure { reason: "bad".into() });
                 }
                 Ok(RerankScore {
-                    score: right_score(query.text(), &passage.text),
                     truncated_tokens: passage.text.len(),
-                    query_truncated_tokens: 0,
-                    cached: false,
-                    span: None,
+                    ..RerankScore::new(right_score(query.text(), &passage.text))
                 })
             })
             .collect())

@@ -10,13 +10,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates, and which of the others each may know.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("topshelf-core", &[]),
     ("topshelf-cache", &["topshelf-core"]),
     ("topshelf-kernels", &[]),
     ("topshelf-eval", &[]),
     ("topshelf-tune", &["topshelf-core", "topshelf-eval"]),
     ("topshelf-remote", &["topshelf-core"]),
+    ("topshelf-llm", &["topshelf-core"]),
     ("topshelf-models", &["topshelf-core", "topshelf-kernels"]),
     ("topshelf-index", &["topshelf-core", "topshelf-kernels"]),
     (
@@ -26,6 +27,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
             "topshelf-core",
             "topshelf-eval",
             "topshelf-index",
+            "topshelf-llm",
             "topshelf-models",
             "topshelf-remote",
             "topshelf-tune",

@@ -70,13 +70,7 @@ impl Reranker for Remembered {
         let texts: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let vectors = self.embed_tokens(EmbedKind::Passage, &texts).await?;
-        let score = |passage: &TokenVectors| RerankScore {
-            score: max_sim(&queries[0], passage),
-            truncated_tokens: 0,
-            query_truncated_tokens: 0,
-            cached: false,
-            span: None,
-        };
+        let score = |passage: &TokenVectors| RerankScore::new(max_sim(&queries[0], passage));
         Ok(vectors.iter().map(|passage| Ok(score(passage))).collect())
     }
 }

@@ -45,15 +45,7 @@ impl Reranker for Numbers {
         std::thread::sleep(self.takes * passages.len() as u32);
         Ok(passages
             .iter()
-            .map(|passage| {
-                Ok(RerankScore {
-                    score: passage.text.parse::<f32>().unwrap() * self.factor,
-                    truncated_tokens: 0,
-                    query_truncated_tokens: 0,
-                    cached: false,
-                    span: None,
-                })
-            })
+            .map(|passage| Ok(RerankScore::new(passage.text.parse::<f32>().unwrap() * self.factor)))
             .collect())
     }
 }

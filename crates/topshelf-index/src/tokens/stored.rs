@@ -114,13 +114,7 @@ impl<'a> Asked<'a> {
             return Err(PassageFailure { reason });
         }
         let query_truncated_tokens = self.queries.truncated_tokens;
-        Ok(RerankScore {
-            score,
-            truncated_tokens,
-            query_truncated_tokens,
-            cached: false,
-            span: None,
-        })
+        Ok(RerankScore { truncated_tokens, query_truncated_tokens, ..RerankScore::new(score) })
     }
 }
 

@@ -109,12 +109,8 @@ impl Reranker for Words {
         query: &Query,
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {
-        let score = |passage: &Arc<Passage>| RerankScore {
-            score: Self::exact(query.text(), &passage.model_text()) as f32,
-            truncated_tokens: 0,
-            query_truncated_tokens: 0,
-            cached: false,
-            span: None,
+        let score = |passage: &Arc<Passage>| {
+            RerankScore::new(Self::exact(query.text(), &passage.model_text()) as f32)
         };
         Ok(passages.iter().map(|passage| Ok(score(passage))).collect())
     }

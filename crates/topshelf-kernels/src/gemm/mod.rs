@@ -6,6 +6,7 @@ pub(crate) mod activation;
 pub mod bf16;
 pub(crate) mod exp;
 pub mod f32;
+pub mod grouped;
 pub mod i8;
 pub(crate) mod tile;
 

@@ -29,16 +29,16 @@ mod cores;
 #[cfg(test)]
 mod families;
 mod forward;
-mod image;
+pub(crate) mod image;
 mod model;
 pub(crate) mod names;
 mod onnx_weights;
 mod packed;
 mod plan;
 mod relative;
-mod rotary;
+pub(crate) mod rotary;
 pub(crate) mod safetensors;
-mod team;
+pub(crate) mod team;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

@@ -44,7 +44,7 @@ impl Rotary {
             .collect()
     }
 
-    fn new(base: f32, dimension: usize, places: usize) -> Self {
+    pub(crate) fn new(base: f32, dimension: usize, places: usize) -> Self {
         let half = dimension / 2;
         let frequencies: Vec<f32> =
             (0..half).map(|i| 1.0 / base.powf((2 * i) as f32 / dimension as f32)).collect();

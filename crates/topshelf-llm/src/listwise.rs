@@ -1,0 +1,420 @@
+//! [`Listwise`]: a language model that orders many passages at once.
+//!
+//! | [`Ordering`] | asks | source |
+//! | --- | --- | --- |
+//! | `Written` | for the whole order of a window; windows slide from the last candidates to the first, so that a good one is carried up | Sun et al., "Is ChatGPT Good at Search?" (RankGPT), 2023 |
+//! | `FirstToken` | for the best one's letter; the order is that of the letters' probabilities in the first token | Reddy et al., "FIRST", 2024 |
+//! | `Tournament` | for the order of groups; each one's better half goes on until one group is left | after Chen et al., "TourRank", 2024 |
+//!
+//! A window that slides over n candidates by half of its size w takes about 2n/w calls, one after the
+//! other; the rounds of a tournament take n/w, n/2w, … calls, those of a round at once.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use topshelf_core::{
+    Ask, Blame, Error, Grain, LanguageModel, Message, ModelIdentity, Passage, Prompt, Query,
+    RerankOutcome, RerankScore, Reranker, Result, Scale, Usage, Wanted, Written,
+};
+
+use crate::permutation::{self, Order};
+use crate::{STAGE, cut};
+
+/// How the order of a window is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ordering {
+    /// The model writes it; windows slide.
+    Written,
+    /// By the probabilities of the first token; windows slide.
+    FirstToken,
+    /// The model writes it; the better half of each group goes on.
+    Tournament,
+}
+
+/// How much is ordered at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowOptions {
+    /// Passages in a window: 2 to 26.
+    pub size: usize,
+    /// How far a window slides: 1 to its size.
+    pub step: usize,
+    /// Tokens of a passage that are read, at most.
+    pub passage_tokens: usize,
+}
+
+impl Default for WindowOptions {
+    /// RankGPT's 20 and 10, and 300 words of each.
+    fn default() -> Self {
+        Self { size: 20, step: 10, passage_tokens: 300 }
+    }
+}
+
+/// The names of passages where the first token decides.
+pub(crate) const LETTERS: [char; 26] = [
+    'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'N', 'O', 'P', 'Q', 'R', 'S',
+    'T', 'U', 'V', 'W', 'X', 'Y', 'Z',
+];
+
+/// A language model that orders.
+pub struct Listwise {
+    model: Arc<dyn LanguageModel>,
+    ordering: Ordering,
+    options: WindowOptions,
+    identity: ModelIdentity,
+}
+
+impl Listwise {
+    /// The model, asked in this way. Sizes out of their range are brought into it.
+    pub fn new(model: Arc<dyn LanguageModel>, ordering: Ordering, options: WindowOptions) -> Self {
+        let size = options.size.clamp(2, LETTERS.len());
+        let options = WindowOptions { size, step: options.step.clamp(1, size), ..options };
+        let mut identity = model.identity().clone();
+        identity.fingerprint = format!("{} {ordering:?} {options:?}", identity.fingerprint);
+        Self { model, ordering, options, identity }
+    }
+
+    /// Tokens of a passage so that a window of them fits into what the model reads.
+    fn passage_tokens(&self) -> usize {
+        /// For instruction, query and answer.
+        const REST: usize = 512;
+        let fitting = |context: usize| context.saturating_sub(REST) / self.options.size;
+        let most = self.model.context_tokens().map_or(usize::MAX, fitting);
+        self.options.passage_tokens.min(most).max(16)
+    }
+
+    /// Orders several groups at once: places within each.
+    async fn order(
+        &self,
+        asked: &Asked<'_>,
+        groups: &[Vec<usize>],
+        usage: &mut Usage,
+    ) -> Result<Vec<Order>> {
+        let asks: Vec<Ask> = groups
+            .iter()
+            .map(|group| {
+                let texts = group.iter().map(|&place| asked.texts[place]);
+                match self.ordering {
+                    Ordering::FirstToken => best_letter(asked.query, texts),
+                    Ordering::Written | Ordering::Tournament => whole_order(asked.query, texts),
+                }
+            })
+            .collect();
+        let written = self.model.write(&asks).await?;
+        if written.len() != asks.len() {
+            let (stage, expected) = (STAGE.to_owned(), asks.len());
+            return Err(Error::ScoreCount { stage, expected, got: written.len() });
+        }
+        let read = |(written, group): (std::result::Result<Written, _>, &Vec<usize>)| {
+            // Without one window there is no order at all.
+            let written =
+                written.map_err(|failure| Error::stage(STAGE, Blame::Failure, failure))?;
+            let order = match self.ordering {
+                Ordering::FirstToken => by_letters(&written, group.len()),
+                Ordering::Written | Ordering::Tournament => {
+                    permutation::read(&written.text, group.len())
+                }
+            };
+            *usage += written.usage;
+            usage.repaired += u64::from(order.repairs > 0);
+            Ok(order)
+        };
+        written.into_iter().zip(groups).map(read).collect()
+    }
+
+    /// All places, best first.
+    async fn slide(&self, asked: &Asked<'_>, usage: &mut Usage) -> Result<Vec<usize>> {
+        let mut places: Vec<usize> = (0..asked.texts.len()).collect();
+        let mut end = places.len();
+        loop {
+            let start = end.saturating_sub(self.options.size);
+            let group = places[start..end].to_vec();
+            let order = self.order(asked, std::slice::from_ref(&group), usage).await?;
+            for (place, from) in places[start..end].iter_mut().zip(&order[0].places) {
+                *place = group[*from];
+            }
+            if start == 0 {
+                return Ok(places);
+            }
+            end -= self.options.step;
+        }
+    }
+
+    /// All places, best first.
+    async fn compete(&self, asked: &Asked<'_>, usage: &mut Usage) -> Result<Vec<usize>> {
+        let mut alive: Vec<usize> = (0..asked.texts.len()).collect();
+        // Those of later rounds first.
+        let mut out: Vec<usize> = Vec::new();
+        loop {
+            let count = alive.len().div_ceil(self.options.size).max(1);
+            // Dealt out like cards, so that the likely ones do not meet at once.
+            let groups: Vec<Vec<usize>> = (0..count)
+                .map(|g| alive.iter().copied().skip(g).step_by(count).collect())
+                .collect();
+            let orders = self.order(asked, &groups, usage).await?;
+            let ordered: Vec<Vec<usize>> = orders
+                .iter()
+                .zip(&groups)
+                .map(|(order, group)| order.places.iter().map(|&from| group[from]).collect())
+                .collect();
+            if let [all] = ordered.as_slice() {
+                return Ok(all.iter().copied().chain(out).collect());
+            }
+            let half = |group: &Vec<usize>| group.len().div_ceil(2);
+            alive =
+                in_turns(&ordered.iter().map(|group| &group[..half(group)]).collect::<Vec<_>>());
+            out.splice(
+                0..0,
+                in_turns(&ordered.iter().map(|group| &group[half(group)..]).collect::<Vec<_>>()),
+            );
+        }
+    }
+}
+
+/// The first of each, the second of each, and so on.
+fn in_turns(groups: &[&[usize]]) -> Vec<usize> {
+    let longest = groups.iter().map(|group| group.len()).max().unwrap_or_default();
+    (0..longest)
+        .flat_map(|i| groups.iter().filter_map(move |group| group.get(i).copied()))
+        .collect()
+}
+
+/// What is asked about.
+struct Asked<'a> {
+    query: &'a str,
+    texts: Vec<&'a str>,
+}
+
+fn whole_order<'a>(query: &str, texts: impl ExactSizeIterator<Item = &'a str>) -> Ask {
+    let count = texts.len();
+    let mut passages = String::new();
+    for (place, text) in texts.enumerate() {
+        let _ = write!(passages, "[{}] {text}\n\n", place + 1);
+    }
+    let prompt = Prompt::Chat(vec![
+        Message::system(
+            "You order passages by how well they answer a search query. You answer with the numbers \
+             of all passages, the most relevant first, as in [2] > [1] > [3], and nothing else.",
+        ),
+        Message::user(format!(
+            "Query: {query}\n\n{count} passages, each after its number:\n\n{passages}\
+             Query: {query}\n\nOrder all {count} passages by how relevant they are to the query, the most \
+             relevant first. Each number stands in the order once."
+        )),
+    ]);
+    // "[17] > " takes five tokens at most where digits stand alone.
+    Ask { prompt, wanted: Wanted::Permutation(count), max_tokens: 16 + 7 * count }
+}
+
+/// Which of several passages is the best, by its letter.
+pub(crate) fn best_letter<'a>(query: &str, texts: impl ExactSizeIterator<Item = &'a str>) -> Ask {
+    let count = texts.len();
+    let mut passages = String::new();
+    for (letter, text) in LETTERS.iter().zip(texts) {
+        let _ = write!(passages, "[{letter}] {text}\n\n");
+    }
+    let prompt = Prompt::Chat(vec![
+        Message::system(
+            "You pick the passage that answers a search query best. You answer with its letter and \
+             nothing else.",
+        ),
+        Message::user(format!(
+            "Query: {query}\n\n{count} passages, each after its letter:\n\n{passages}\
+             Query: {query}\n\nWhich passage is the most relevant to the query? Answer with its letter."
+        )),
+    ]);
+    Ask { prompt, wanted: Wanted::Tokens, max_tokens: 1 }
+}
+
+/// The order of the letters by their probability; those of which nothing is told follow as they were. If
+/// no probabilities are told, the letter that was written comes first.
+pub(crate) fn by_letters(written: &Written, count: usize) -> Order {
+    let letter = |text: &str| {
+        let text =
+            text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')', '.', ':']);
+        let mut chars = text.chars();
+        let first = chars.next().filter(|_| chars.next().is_none())?;
+        LETTERS[..count.min(LETTERS.len())].iter().position(|letter| *letter == first)
+    };
+    let mut of = vec![0.0_f64; count];
+    for alternative in written.alternatives.first().into_iter().flatten() {
+        if let Some(place) = letter(&alternative.token) {
+            of[place] += f64::from(alternative.logprob).exp();
+        }
+    }
+    if written.alternatives.is_empty() {
+        let first = written.text.split_whitespace().next().unwrap_or_default();
+        return permutation::of(letter(first), count);
+    }
+    let mut told: Vec<usize> = (0..count).filter(|&place| of[place] > 0.0).collect();
+    told.sort_by(|&a, &b| of[b].total_cmp(&of[a]));
+    permutation::of(told, count)
+}
+
+#[async_trait]
+impl Reranker for Listwise {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Rank
+    }
+
+    fn grain(&self) -> Grain {
+        Grain::List
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        self.model.count_tokens(text)
+    }
+
+    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+        if passages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tokens = self.passage_tokens();
+        let texts: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
+        let (texts, truncated): (Vec<&str>, Vec<usize>) =
+            texts.iter().map(|text| cut(text, tokens)).unzip();
+        let asked = Asked { query: query.text(), texts };
+        let mut usage = Usage::default();
+        let places = match self.ordering {
+            Ordering::Tournament => self.compete(&asked, &mut usage).await?,
+            Ordering::Written | Ordering::FirstToken => self.slide(&asked, &mut usage).await?,
+        };
+        Ok(scores(&places, &truncated, usage))
+    }
+}
+
+/// Scores that order so: 1 for the first, down to 1/n.
+pub(crate) fn scores(places: &[usize], truncated: &[usize], usage: Usage) -> Vec<RerankOutcome> {
+    let count = places.len();
+    let mut scores = vec![0.0; count];
+    for (rank, &place) in places.iter().enumerate() {
+        scores[place] = (count - rank) as f32 / count as f32;
+    }
+    let mut usage = Some(usage);
+    let outcome = |(score, &truncated_tokens)| {
+        let usage = usage.take().unwrap_or_default();
+        Ok(RerankScore { truncated_tokens, usage, ..RerankScore::new(score) })
+    };
+    scores.into_iter().zip(truncated).map(outcome).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use topshelf_core::Alternative;
+
+    use super::*;
+
+    /// Knows the right order: that of the numbers in the passages, the highest first.
+    struct Oracle(ModelIdentity);
+
+    #[async_trait]
+    impl LanguageModel for Oracle {
+        fn identity(&self) -> &ModelIdentity {
+            &self.0
+        }
+
+        async fn write(
+            &self,
+            asks: &[Ask],
+        ) -> Result<Vec<std::result::Result<Written, topshelf_core::PassageFailure>>> {
+            let answer = |ask: &Ask| {
+                let text: String = ask.prompt.texts().skip(1).collect();
+                let passages: Vec<(String, usize)> = text
+                    .lines()
+                    .filter_map(|line| line.strip_prefix('[')?.split_once("] worth "))
+                    .map(|(label, worth)| (label.to_owned(), worth.parse().unwrap()))
+                    .collect();
+                let mut sorted = passages.clone();
+                sorted.sort_by_key(|(_, worth)| std::cmp::Reverse(*worth));
+                let usage = Usage { calls: 1, ..Usage::default() };
+                if matches!(ask.wanted, Wanted::Permutation(_)) {
+                    let order: Vec<_> =
+                        sorted.iter().map(|(label, _)| format!("[{label}]")).collect();
+                    return Ok(Written { text: order.join(" > "), usage, ..Written::default() });
+                }
+                let alternative = |(rank, (label, _)): (usize, &(String, usize))| Alternative {
+                    token: label.clone(),
+                    logprob: -(rank as f32) - 0.5,
+                };
+                let alternatives = vec![sorted.iter().enumerate().map(alternative).collect()];
+                Ok(Written { text: sorted[0].0.clone(), alternatives, usage })
+            };
+            Ok(asks.iter().map(answer).collect())
+        }
+    }
+
+    fn rank(reranker: &dyn Reranker, worths: &[usize]) -> (Vec<usize>, Usage) {
+        let passage = |(i, worth): (usize, &usize)| {
+            Arc::new(Passage::standalone(i.to_string(), "", format!("worth {worth}")))
+        };
+        let passages: Vec<_> = worths.iter().enumerate().map(passage).collect();
+        let query = Query::new("worth").unwrap();
+        let outcomes = pollster::block_on(reranker.score(&query, &passages)).unwrap();
+        let mut usage = Usage::default();
+        let mut scored: Vec<_> = outcomes
+            .into_iter()
+            .zip(worths)
+            .map(|(outcome, worth)| {
+                let outcome = outcome.unwrap();
+                usage += outcome.usage;
+                (outcome.score, *worth)
+            })
+            .collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+        (scored.into_iter().map(|(_, worth)| worth).collect(), usage)
+    }
+
+    fn oracle() -> Arc<dyn LanguageModel> {
+        let text = |text: &str| text.to_owned();
+        Arc::new(Oracle(ModelIdentity {
+            name: text("oracle"),
+            fingerprint: text("oracle"),
+            engine: String::new(),
+        }))
+    }
+
+    #[test]
+    fn the_best_come_up_from_the_very_end() {
+        // The best ten lie at the end of a hundred.
+        let worths: Vec<usize> = (0..100).map(|i| (i * 37) % 89 + i).collect();
+        let mut best = worths.clone();
+        best.sort_unstable_by(|a, b| b.cmp(a));
+        for (ordering, calls) in
+            [(Ordering::Written, 9), (Ordering::FirstToken, 9), (Ordering::Tournament, 11)]
+        {
+            let listwise = Listwise::new(oracle(), ordering, WindowOptions::default());
+            let (ranked, usage) = rank(&listwise, &worths);
+            assert_eq!(ranked.len(), 100);
+            // A tournament may send away one of the ten that met all the others.
+            let exact = if ordering == Ordering::Tournament { 5 } else { 10 };
+            assert_eq!(ranked[..exact], best[..exact], "{ordering:?}");
+            assert_eq!((usage.calls, usage.repaired), (calls, 0), "{ordering:?}");
+        }
+    }
+
+    #[test]
+    fn few_passages_take_one_call() {
+        for ordering in [Ordering::Written, Ordering::FirstToken, Ordering::Tournament] {
+            let listwise = Listwise::new(oracle(), ordering, WindowOptions::default());
+            let (ranked, usage) = rank(&listwise, &[3, 9, 4]);
+            assert_eq!((ranked, usage.calls), (vec![9, 4, 3], 1));
+            assert_eq!(rank(&listwise, &[7]).0, [7]);
+        }
+    }
+
+    #[test]
+    fn letters_that_are_not_told_of_stay_as_they_were() {
+        let alternative =
+            |token: &str, p: f32| Alternative { token: token.to_owned(), logprob: p.ln() };
+        let first = vec![alternative(" C", 0.5), alternative("The", 0.2), alternative("A", 0.1)];
+        let written = Written { alternatives: vec![first], ..Written::default() };
+        let order = by_letters(&written, 4);
+        assert_eq!((order.places, order.repairs), (vec![2, 0, 1, 3], 2));
+        let written = Written { text: "[B] is best".to_owned(), ..Written::default() };
+        assert_eq!(by_letters(&written, 3).places, [1, 0, 2]);
+    }
+}

@@ -1,0 +1,81 @@
+//! [`Strategy`]: how a language model is asked, by name.
+
+use std::sync::Arc;
+
+use topshelf_core::{LanguageModel, Reranker};
+
+use crate::boundary::{Boundary, BoundaryOptions, Comparison};
+use crate::error::{LlmError, Result};
+use crate::listwise::{Listwise, Ordering, WindowOptions};
+use crate::pointwise::Pointwise;
+use crate::template::Template;
+
+/// The names of all strategies.
+pub const NAMES: [&str; 8] =
+    ["pointwise", "yes-no", "listwise", "first", "tournament", "pairwise", "setwise", "rating"];
+
+/// How a language model is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Strategy {
+    /// About each passage, as its name says it was trained; else for a rating.
+    #[default]
+    Pointwise,
+    /// About each passage, in this way.
+    With(Template),
+    /// For the order of windows of passages.
+    Listwise(Ordering),
+    /// For comparisons at the boundary of the top.
+    Boundary(Comparison),
+}
+
+impl Strategy {
+    /// The strategy of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`LlmError::Strategy`] if there is none.
+    pub fn named(name: &str) -> Result<Self> {
+        Ok(match name {
+            "pointwise" => Self::Pointwise,
+            "rating" => Self::With(Template::Rating),
+            "yes-no" => Self::With(Template::YesNo),
+            "listwise" => Self::Listwise(Ordering::Written),
+            "first" => Self::Listwise(Ordering::FirstToken),
+            "tournament" => Self::Listwise(Ordering::Tournament),
+            "pairwise" => Self::Boundary(Comparison::Pairs),
+            "setwise" => Self::Boundary(Comparison::Sets),
+            _ => return Err(LlmError::Strategy { name: name.to_owned() }),
+        })
+    }
+
+    /// The reranker that asks the model in this way.
+    pub fn reranker(self, model: Arc<dyn LanguageModel>) -> Arc<dyn Reranker> {
+        match self {
+            Self::Pointwise => {
+                let template = Template::of_model(&model.identity().name);
+                Arc::new(Pointwise::new(model, template))
+            }
+            Self::With(template) => Arc::new(Pointwise::new(model, template)),
+            Self::Listwise(ordering) => {
+                Arc::new(Listwise::new(model, ordering, WindowOptions::default()))
+            }
+            Self::Boundary(comparison) => {
+                Arc::new(Boundary::new(model, comparison, BoundaryOptions::default()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_strategy() {
+        for name in NAMES {
+            Strategy::named(name).unwrap();
+        }
+        let error = Strategy::named("bubble").unwrap_err().to_string();
+        assert!(error.contains("\"bubble\"") && error.contains("setwise"), "{error}");
+    }
+}
