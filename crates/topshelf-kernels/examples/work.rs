@@ -12,7 +12,7 @@ use topshelf_kernels::attention::{
     OVERREAD, Piece, Queries, attend, int8 as integers, pack_keys, pack_values, packed_keys_len,
     scratch_len,
 };
-use topshelf_kernels::gemm::{Activation, bf16, f32 as single, i8 as int8};
+use topshelf_kernels::gemm::{Activation, bf16, f32 as single, grouped, i8 as int8};
 use topshelf_kernels::max_sim::residual::{Bits, Codebook, Vectors, max_sim_residual};
 use topshelf_kernels::max_sim::rounded;
 use topshelf_kernels::rows::{layer_norm, quantise_centred_rows, quantise_u8_rows};
@@ -30,9 +30,10 @@ type Work = Box<dyn FnMut()>;
 /// A kernel's name, and what prepares its input.
 type Kernel = (&'static str, fn() -> Work);
 
-const KERNELS: [Kernel; 14] = [
+const KERNELS: [Kernel; 15] = [
     ("gemm_i8", || gemm_i8(3 * HIDDEN, HIDDEN, Activation::Identity)),
     ("gemm_i8_gelu", || gemm_i8(4 * HIDDEN, HIDDEN, Activation::Gelu)),
+    ("gemm_grouped", gemm_grouped),
     ("gemm_bf16", gemm_bf16),
     ("gemm_f32", gemm_f32),
     ("attention", attention),
@@ -87,6 +88,31 @@ fn gemm_i8(outputs: usize, inputs: usize, activation: Activation) -> Work {
             bias: &bias,
         };
         int8::gemm_i8(rows, &weights, activation, &mut out, outputs);
+        black_box(&out);
+    })
+}
+
+fn gemm_grouped() -> Work {
+    let mut codes = vec![0; grouped::codes_len(HIDDEN, HIDDEN)];
+    let mut scales = vec![0.0; grouped::scales_len(HIDDEN, HIDDEN)];
+    let mut sums = vec![0; grouped::scales_len(HIDDEN, HIDDEN)];
+    grouped::pack(&wave(HIDDEN * HIDDEN), HIDDEN, 0, &mut codes, &mut scales, &mut sums);
+    let rows = wave(ROWS * HIDDEN);
+    let mut row_codes = vec![0; ROWS * HIDDEN];
+    let mut row_scales = vec![0.0; ROWS * grouped::groups(HIDDEN)];
+    let (bias, mut out) = (vec![0.1; HIDDEN], vec![0.0; ROWS * HIDDEN]);
+    Box::new(move || {
+        grouped::quantise(&rows, HIDDEN, &mut row_codes, &mut row_scales);
+        let weights = grouped::Weights {
+            outputs: HIDDEN,
+            inputs: HIDDEN,
+            codes: &codes,
+            scales: &scales,
+            sums: &sums,
+            bias: &bias,
+        };
+        let rows = grouped::Rows { codes: &row_codes, scales: &row_scales };
+        grouped::gemm_grouped(rows, &weights, Activation::Identity, &mut out, HIDDEN);
         black_box(&out);
     })
 }

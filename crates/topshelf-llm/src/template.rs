@@ -119,27 +119,20 @@ impl Template {
 fn rating(query: &str, passage: &str) -> Prompt {
     Prompt::Chat(vec![
         Message::system(
-            "You rate how well a passage answers a search query. You answer with one whole number \
-             from 0 to 10 and nothing else.",
+            "Rate how well the document answers the query, from 0 (not at all) to 10 (completely). The \
+             answer is that number and nothing else.",
         ),
-        Message::user(format!(
-            "Query: {query}\n\n\
-             Scale: 0 if the passage has nothing to do with the query, 3 if it is about the same \
-             subject only, 6 if it answers a part, 10 if it answers the query completely.\n\n\
-             Passage: {passage}\n\n\
-             How relevant is this passage to the query, from 0 to 10?"
-        )),
+        Message::user(format!("<Query>: {query}\n<Document>: {passage}")),
     ])
 }
 
 fn yes_no(query: &str, passage: &str) -> Prompt {
     Prompt::Chat(vec![
         Message::system(
-            "You decide whether a passage answers a search query. You answer Yes or No.",
+            "Judge whether the document answers the query. The answer is \"yes\" or \"no\" and nothing \
+             else.",
         ),
-        Message::user(format!(
-            "Query: {query}\n\nPassage: {passage}\n\nDoes the passage answer the query? Yes or No?"
-        )),
+        Message::user(format!("<Query>: {query}\n<Document>: {passage}")),
     ])
 }
 

@@ -183,7 +183,7 @@ fn a_judge_that_fails() {
             "no such model; is the address right",
             2,
         ),
-        ("200 OK", r#"{"choices": []}"#, "there is no choices[0].message.content in it", 1),
+        ("200 OK", r#"{"choices": []}"#, "there is no choices[0].message.content", 1),
     ];
     for (status, body, expected, code) in wrong {
         fs::remove_dir_all(dir.join("own")).unwrap();

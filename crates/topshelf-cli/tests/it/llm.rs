@@ -134,8 +134,11 @@ fn names_that_mean_nothing_say_what_would() {
 fn the_tiny_model_runs_in_this_process_and_is_too_small_to_rank() {
     let dir = tempfile::tempdir().unwrap();
     run(Path::new("."), &["models", "pull", "smollm2-135m"]).success();
+    let told = rerank(dir.path(), "llm-yes-no:smollm2-135m", &["--strict"]);
+    assert!(told.stderr.contains("cannot rank with the template yes-no"), "{told:?}");
+    // Asked for a number, it talks.
     let told = rerank(dir.path(), "llm:smollm2-135m", &["--strict"]);
-    assert!(told.stderr.contains("cannot rank with the template rating"), "{told:?}");
+    assert!(told.stderr.contains("no score for the golden pair"), "{told:?}");
     // It writes orders all the same, and each is one: it is held to that.
     let answer = rerank(dir.path(), "llm-listwise:smollm2-135m", &["--json"]).json();
     let mut places = order(&answer);
