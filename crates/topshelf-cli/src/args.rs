@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Index(IndexCommand),
     /// Find the passages that answer a query.
     Search(SearchArguments),
+    /// Answer a question from the passages that are found, with checked citations.
+    Ask(AskArguments),
     /// Order your own candidates: the second stage alone.
     Rerank(RerankArguments),
     /// Look at the scores that are kept from earlier calls, or throw them away.
@@ -118,6 +120,23 @@ has an ONNX export and a tokenizer.json. Files already in the hub's cache are us
         #[command(flatten)]
         format: Format,
     },
+}
+
+/// What rerankers and language models that are paid by use cost.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct SpendingOptions {
+    /// What models cost, in TOML: USD for a million tokens (`input`, `output`) or a thousand searches
+    /// (`search`) under each name [default: prices.toml in TOPSHELF_HOME].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
+    /// Stop before more is spent than that.
+    #[arg(long, value_name = "USD", value_parser = money)]
+    pub(crate) max_cost: Option<f64>,
+}
+
+fn money(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "give a number of USD, 0 or more".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -391,6 +410,8 @@ pub(crate) struct SecondStageOptions {
     /// why.
     #[arg(long)]
     pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) spending: SpendingOptions,
     /// Use a gate that nothing has shown to pay on your own queries.
     #[arg(long)]
     pub(crate) force: bool,
@@ -476,6 +497,27 @@ pub(crate) struct SearchArguments {
     /// What to look for.
     #[arg(value_name = "QUERY")]
     pub(crate) query: String,
+    #[command(flatten)]
+    pub(crate) retrieval: Retrieval,
+    /// Show what every stage said of each result, and what ran.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Print an LLM prompt from the results instead of a list.
+    #[arg(long)]
+    pub(crate) prompt: bool,
+    /// Tokens that the sources in the prompt may take (four bytes count as one).
+    #[arg(long, value_name = "TOKENS", default_value_t = 3000, requires = "prompt")]
+    pub(crate) budget: usize,
+    /// A minijinja template for sources and question, instead of the built-in one.
+    #[arg(long, value_name = "FILE", requires = "prompt")]
+    pub(crate) template: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// Where to look and how; shared by `search` and `ask`.
+#[derive(Debug, Args)]
+pub(crate) struct Retrieval {
     /// The folder of the index.
     #[arg(long, value_name = "DIR")]
     pub(crate) index: PathBuf,
@@ -499,17 +541,33 @@ pub(crate) struct SearchArguments {
     pub(crate) filter: Option<String>,
     #[command(flatten)]
     pub(crate) first_stage: FirstStage,
-    /// Show what every stage said of each result, and what ran.
-    #[arg(long)]
-    pub(crate) explain: bool,
-    /// Print an LLM prompt from the results instead of a list.
-    #[arg(long)]
-    pub(crate) prompt: bool,
-    /// Tokens that the sources in the prompt may take (four bytes count as one).
-    #[arg(long, value_name = "TOKENS", default_value_t = 3000, requires = "prompt")]
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  topshelf ask 'how long do fleas live?' --index docs.index --model gpt-4.1-mini@openai
+  topshelf ask 'how do I log in?' --index docs.index --model qwen3@http://localhost:8080/v1
+  topshelf ask 'how do I log in?' --index docs.index --model qwen2.5-coder-1.5b      in this process
+
+The sources go to the model as `topshelf search --prompt` prints them.")]
+pub(crate) struct AskArguments {
+    /// The question.
+    #[arg(value_name = "QUESTION")]
+    pub(crate) question: String,
+    #[command(flatten)]
+    pub(crate) retrieval: Retrieval,
+    /// The language model: MODEL@openai, MODEL@anthropic, MODEL@URL, or one that runs in this process.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: String,
+    /// Tokens that the answer may take.
+    #[arg(long, value_name = "TOKENS", default_value_t = 500)]
+    pub(crate) max_tokens: usize,
+    /// Tokens that the sources may take (four bytes count as one).
+    #[arg(long, value_name = "TOKENS", default_value_t = 3000)]
     pub(crate) budget: usize,
     /// A minijinja template for sources and question, instead of the built-in one.
-    #[arg(long, value_name = "FILE", requires = "prompt")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) template: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: Format,
@@ -586,6 +644,8 @@ pub(crate) struct JudgeArguments {
     /// The cross-encoder whose results are pooled, too; `none` for none.
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_RERANKER)]
     pub(crate) rerank: String,
+    #[command(flatten)]
+    pub(crate) spending: SpendingOptions,
     #[command(flatten)]
     pub(crate) format: Format,
 }
@@ -755,6 +815,8 @@ pub(crate) struct TuneArguments {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) cache: CacheOption,
+    #[command(flatten)]
+    pub(crate) spending: SpendingOptions,
     #[command(flatten)]
     pub(crate) format: Format,
 }

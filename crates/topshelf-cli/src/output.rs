@@ -376,6 +376,27 @@ pub(crate) struct ChatMessage {
     pub(crate) content: String,
 }
 
+/// What `ask` answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AskAnswer {
+    /// The question.
+    pub(crate) question: String,
+    /// What the model wrote; empty where nothing was found to answer from.
+    pub(crate) answer: String,
+    /// The model.
+    pub(crate) model: String,
+    /// The passages that it was given, under the numbers to cite.
+    pub(crate) sources: Vec<PromptSource>,
+    /// The numbers of sources that the answer cites, in its order.
+    pub(crate) cited: Vec<usize>,
+    /// Numbers that the answer cites and that are of no source.
+    pub(crate) unknown_citations: Vec<usize>,
+    /// What the answer took; absent where the model was not asked.
+    pub(crate) usage: Option<UsageTold>,
+    /// What ran to find the passages.
+    pub(crate) report: RunReport,
+}
+
 /// A numbered source of a prompt.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct PromptSource {
@@ -507,13 +528,14 @@ pub(crate) struct RerankerRan {
     pub(crate) truncated: usize,
     /// Passages it could not score, and why; they stand behind the others.
     pub(crate) failed: Vec<Notice>,
-    /// What was asked of a language model; absent for other rerankers, and where all scores were known.
+    /// What was asked of a language model or a service; absent for other rerankers, and where all scores
+    /// were known.
     pub(crate) usage: Option<UsageTold>,
     /// How long it took.
     pub(crate) milliseconds: f64,
 }
 
-/// What was asked of a language model.
+/// What was asked of models and services that are paid by use.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct UsageTold {
     /// Calls that were answered.
@@ -522,14 +544,36 @@ pub(crate) struct UsageTold {
     pub(crate) input_tokens: u64,
     /// Tokens that were written.
     pub(crate) output_tokens: u64,
+    /// Searches, as some rerank services count.
+    pub(crate) searches: u64,
     /// Answers that had to be repaired: an order that was not one of all passages, each once.
     pub(crate) repaired: u64,
+    /// What it cost, in USD; absent where no price is known.
+    pub(crate) cost: Option<f64>,
 }
 
 impl UsageTold {
-    fn of(usage: topshelf::Usage) -> Option<Self> {
-        let topshelf::Usage { calls, input_tokens, output_tokens, repaired } = usage;
-        (!usage.is_none()).then_some(Self { calls, input_tokens, output_tokens, repaired })
+    /// In a few words.
+    pub(crate) fn in_words(&self) -> String {
+        let mut words = vec![format!("{} calls", self.calls)];
+        let counted = [
+            (self.input_tokens, "tokens read"),
+            (self.output_tokens, "written"),
+            (self.searches, "searches"),
+            (self.repaired, "answers repaired"),
+        ];
+        let counted = counted.into_iter().filter(|(count, _)| *count > 0);
+        words.extend(counted.map(|(count, what)| format!("{count} {what}")));
+        words.extend(self.cost.map(|cost| format!("{cost:.6} USD")));
+        words.join(", ")
+    }
+
+    pub(crate) fn of(usage: topshelf::Usage) -> Option<Self> {
+        let topshelf::Usage { calls, input_tokens, output_tokens, searches, repaired, cost } =
+            usage;
+        let cost = cost.map(|nano| nano as f64 / 1e9);
+        let told = Self { calls, input_tokens, output_tokens, searches, repaired, cost };
+        (!usage.is_none()).then_some(told)
     }
 }
 
@@ -698,6 +742,9 @@ pub(crate) struct SecondStageMeasured {
     pub(crate) truncated: f64,
     /// Candidates that were not reached before the deadline, mean of a query.
     pub(crate) unscored: f64,
+    /// What all queries together took of models and services that are paid by use; absent where nothing
+    /// was.
+    pub(crate) usage: Option<UsageTold>,
     /// Queries of which nothing was reranked.
     pub(crate) skipped: usize,
     /// Each measure of the candidates as the first stage ordered them.

@@ -11,9 +11,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use crate::output::{
-    DemoAnswer, EvalAnswer, EvalCompared, IndexAdded, IndexRemoved, IndexStats, JudgeAnswer,
-    ModelShown, ModelsDone, ModelsList, RerankAnswer, ScoreCacheCleared, ScoreCacheStats,
-    SearchAnswer, tuned::TuneAnswer,
+    AskAnswer, DemoAnswer, EvalAnswer, EvalCompared, IndexAdded, IndexRemoved, IndexStats,
+    JudgeAnswer, ModelShown, ModelsDone, ModelsList, RerankAnswer, ScoreCacheCleared,
+    ScoreCacheStats, SearchAnswer, tuned::TuneAnswer,
 };
 
 /// What the command writes, not what it would accept: a field that is always there is required.
@@ -32,6 +32,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("index-remove", schema::<IndexRemoved>()),
         ("index-stats", schema::<IndexStats>()),
         ("search", schema::<SearchAnswer>()),
+        ("ask", schema::<AskAnswer>()),
         ("rerank", schema::<RerankAnswer>()),
         ("cache-stats", schema::<ScoreCacheStats>()),
         ("cache-clear", schema::<ScoreCacheCleared>()),

@@ -2,6 +2,7 @@
 
 mod it {
     mod architecture;
+    mod ask;
     mod awkward_files;
     mod bad_input;
     mod endpoint;

@@ -17,6 +17,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::language_model::Message;
 use crate::ranking::Ranking;
 
 /// What the LLM is told to do with the sources.
@@ -105,15 +106,6 @@ pub enum LeftOutReason {
     },
 }
 
-/// One message of a chat.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// `system` or `user`.
-    pub role: &'static str,
-    /// What is said.
-    pub content: String,
-}
-
 /// Sources for one question, ready to be written as a prompt.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Context {
@@ -188,9 +180,9 @@ impl Context {
     pub fn messages(&self) -> Vec<Message> {
         let mut messages = Vec::with_capacity(2);
         if !self.system.is_empty() {
-            messages.push(Message { role: "system", content: self.system.clone() });
+            messages.push(Message::system(self.system.clone()));
         }
-        messages.push(Message { role: "user", content: self.user.clone() });
+        messages.push(Message::user(self.user.clone()));
         messages
     }
 }

@@ -5,12 +5,13 @@
 //! and how many tokens it took.
 
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::context::estimate_tokens;
-use crate::error::Result;
+use crate::error::{Blame, Error, Result};
 use crate::stage::{ModelIdentity, PassageFailure};
 
 /// Who says a message.
@@ -129,8 +130,12 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Tokens that were written.
     pub output_tokens: u64,
+    /// Searches, as some rerank services count.
+    pub searches: u64,
     /// Answers that had to be repaired: an order that was not one of all passages, each once.
     pub repaired: u64,
+    /// What it cost, in nanodollars (10⁻⁹ USD); `None` where no price is known.
+    pub cost: Option<u64>,
 }
 
 impl Usage {
@@ -145,9 +150,17 @@ impl AddAssign for Usage {
         self.calls += other.calls;
         self.input_tokens += other.input_tokens;
         self.output_tokens += other.output_tokens;
+        self.searches += other.searches;
         self.repaired += other.repaired;
+        self.cost = match (self.cost, other.cost) {
+            (Some(own), Some(other)) => Some(own + other),
+            (own, other) => own.or(other),
+        };
     }
 }
+
+/// Hears what a model writes, piece by piece, on a thread of the model's.
+pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// An LLM.
 #[async_trait]
@@ -175,4 +188,19 @@ pub trait LanguageModel: Send + Sync {
         &self,
         asks: &[Ask],
     ) -> Result<Vec<std::result::Result<Written, PassageFailure>>>;
+
+    /// The continuation of one prompt, each piece of which is told as soon as it is written; told in one
+    /// piece where the model cannot do better.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Stage`] if it is not answered to the end.
+    async fn stream(&self, ask: &Ask, tell: Tell) -> Result<Written> {
+        let fail = |reason: String| Error::stage("answer", Blame::Failure, reason);
+        let written = self.write(std::slice::from_ref(ask)).await?.pop();
+        let written = written.ok_or_else(|| fail("the model gave no answer".to_owned()))?;
+        let written = written.map_err(|failure| fail(failure.reason))?;
+        tell(&written.text);
+        Ok(written)
+    }
 }

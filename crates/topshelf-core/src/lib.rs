@@ -23,10 +23,11 @@
 //! | logits to probabilities | [`calibrate`] |
 //! | when a dearer reranker can end before the last candidate | [`early_stop`] |
 //! | documents that are longer than a reranker reads | [`windows`] |
-//! | token budget, near-duplicates, citations, templates | [`context`] |
+//! | token budget, near-duplicates, templates; citations in the answer | [`context`], [`citations`] |
 
 pub mod blend;
 pub mod calibrate;
+pub mod citations;
 pub mod context;
 pub mod early_stop;
 mod error;
@@ -46,6 +47,7 @@ pub mod windows;
 
 pub use blend::{Blend, BlendScore};
 pub use calibrate::Calibration;
+pub use citations::Citations;
 pub use context::{Context, ContextOptions, Source};
 pub use early_stop::EarlyStop;
 pub use error::{Blame, Error, Result};
@@ -53,7 +55,7 @@ pub use filter::Filter;
 pub use fuse::{Fusion, Normalisation};
 pub use gate::{Gate, GateReport, GateSignal};
 pub use language_model::{
-    Alternative, Ask, LanguageModel, Message, Prompt, Role, Usage, Wanted, Written,
+    Alternative, Ask, LanguageModel, Message, Prompt, Role, Tell, Usage, Wanted, Written,
 };
 pub use passage::{Metadata, Passage, Query};
 pub use pipeline::{Answer, Pipeline, PipelineBuilder};

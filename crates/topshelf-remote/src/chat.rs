@@ -145,6 +145,64 @@ impl ChatModel {
         }
     }
 
+    /// [`Self::write_while`] in pieces, each told as it comes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Endpoint::post_lines`].
+    pub fn stream_while(
+        &self,
+        ask: &Ask,
+        waits: &dyn Fn() -> bool,
+        tell: &dyn Fn(&str),
+    ) -> Result<Written> {
+        loop {
+            let known = self.refused.load(Ordering::Relaxed);
+            let (path, mut body) = self.request(ask, known);
+            body["stream"] = json!(true);
+            if self.api == Api::OpenAi {
+                body["stream_options"] = json!({ "include_usage": true });
+            }
+            let mut written = Written::default();
+            let mut trouble = None;
+            let heard = self.endpoint.post_lines(path, &body, waits, &mut |line| {
+                // Server-sent events: what is no data names an event or keeps the line open.
+                let Some(data) = line.strip_prefix("data:").map(str::trim) else { return true };
+                let Ok(event) = serde_json::from_str::<Value>(data) else {
+                    return data != "[DONE]";
+                };
+                if let Some(message) = event["error"]["message"].as_str() {
+                    trouble = Some(message.to_owned());
+                    return false;
+                }
+                let piece = piece(&event);
+                if !piece.is_empty() {
+                    tell(piece);
+                    written.text.push_str(piece);
+                }
+                let usage = usage(&event).or_else(|| usage(&event["message"]));
+                if let Some((read, wrote)) = usage {
+                    written.usage.input_tokens = written.usage.input_tokens.max(read);
+                    written.usage.output_tokens = written.usage.output_tokens.max(wrote);
+                }
+                true
+            });
+            match (heard, trouble) {
+                (Ok(()), None) => {
+                    written.usage.calls = 1;
+                    return Ok(written);
+                }
+                (Ok(()), Some(reason)) => {
+                    let endpoint = format!("{}{path}", self.address());
+                    return Err(RemoteError::Unexpected { endpoint, reason });
+                }
+                (Err(RemoteError::Refused { status: 400 | 422, reason, .. }), _)
+                    if self.learn(&body, &reason, known) => {}
+                (Err(error), _) => return Err(error),
+            }
+        }
+    }
+
     /// Whether a refusal names something that can be left out of what was sent.
     fn learn(&self, sent: &Value, reason: &str, known: u8) -> bool {
         let names = |word: &str| reason.contains(word);
@@ -262,16 +320,26 @@ fn read(answer: &Value) -> Result<Written, String> {
                 .to_owned());
         }
     };
-    let tokens = |names: [&str; 2]| {
-        names.iter().find_map(|name| answer["usage"][name].as_u64()).unwrap_or_default()
-    };
-    let usage = Usage {
-        calls: 1,
-        input_tokens: tokens(["prompt_tokens", "input_tokens"]),
-        output_tokens: tokens(["completion_tokens", "output_tokens"]),
-        repaired: 0,
-    };
+    let (input_tokens, output_tokens) = usage(answer).unwrap_or_default();
+    let usage = Usage { calls: 1, input_tokens, output_tokens, ..Usage::default() };
     Ok(Written { text, alternatives: alternatives(&choice["logprobs"]), usage })
+}
+
+/// Tokens read and written, where an answer or a part of it says so.
+fn usage(answer: &Value) -> Option<(u64, u64)> {
+    let told = answer["usage"].as_object()?;
+    let tokens = |names: [&str; 2]| {
+        names.iter().find_map(|name| told.get(*name)?.as_u64()).unwrap_or_default()
+    };
+    let read = tokens(["prompt_tokens", "input_tokens"]);
+    Some((read, tokens(["completion_tokens", "output_tokens"])))
+}
+
+/// The text in a part of an answer.
+fn piece(event: &Value) -> &str {
+    let choice = &event["choices"][0];
+    let places = [&choice["delta"]["content"], &choice["text"], &event["delta"]["text"]];
+    places.into_iter().find_map(Value::as_str).unwrap_or_default()
 }
 
 /// The alternatives of each token, best first.

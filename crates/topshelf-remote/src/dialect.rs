@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use topshelf_core::Scale;
 
 use crate::http::KeyHeader;
+use crate::price::Amount;
 
 /// How a service is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,6 +185,21 @@ pub(crate) fn scores(answer: &Value, count: usize) -> Result<Vec<Option<f32>>, S
         }
     }
     Ok(scores)
+}
+
+/// What an answer says that it took: Cohere's search units, Pinecone's rerank units, the others' tokens.
+pub(crate) fn amount(answer: &Value) -> Option<Amount> {
+    let billed = &answer["meta"]["billed_units"];
+    let usage = &answer["usage"];
+    let number = |places: &[&Value]| places.iter().find_map(|place| place.as_f64());
+    let searches = number(&[&billed["search_units"], &usage["rerank_units"]]);
+    let tokens =
+        number(&[&billed["input_tokens"], &usage["total_tokens"], &usage["prompt_tokens"]]);
+    (searches.is_some() || tokens.is_some()).then(|| Amount {
+        input: tokens.unwrap_or_default() as u64,
+        output: 0,
+        searches: searches.unwrap_or_default() as u64,
+    })
 }
 
 /// A reranker that answers over HTTP, by its name: `cohere:rerank-v4.0-fast`, `http://host/rerank`,

@@ -54,6 +54,20 @@ pub enum RemoteError {
         reason: String,
     },
 
+    /// A call that might have cost more than is left.
+    #[error(
+        "the budget of {allowed:.4} USD would be passed: {spent:.4} are spent, and the next call may cost \
+             {next:.4}; --max-cost raises it"
+    )]
+    Budget {
+        /// USD that may be spent.
+        allowed: f64,
+        /// USD that are.
+        spent: f64,
+        /// USD that the call might have cost.
+        next: f64,
+    },
+
     /// Nobody waits for the answer any more.
     #[error("the caller went away")]
     Gone,
@@ -135,6 +149,7 @@ impl RemoteError {
             Self::Endpoint { .. }
             | Self::NoKey { .. }
             | Self::KeyFile { .. }
+            | Self::Budget { .. }
             | Self::Refused { .. } => Blame::Caller,
             Self::LeftAlone { .. }
             | Self::Gone

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use futures_channel::oneshot;
 use topshelf_core::{
     Blame, Error as CoreError, Grain, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome,
-    RerankScore, Reranker, Scale,
+    RerankScore, Reranker, Scale, Usage,
 };
 
 use crate::breaker::Breaker;
@@ -25,6 +25,7 @@ use crate::dialect::{self, Target};
 use crate::error::{RemoteError, Result};
 use crate::http::Endpoint;
 use crate::key::{self, NoKey};
+use crate::price::{Amount, Meter};
 
 /// The name of this stage in errors.
 const STAGE: &str = "rerank";
@@ -49,16 +50,18 @@ struct Service {
     breaker: Breaker,
     /// Documents in a call, at most: what is known, made smaller by refusals.
     most: AtomicUsize,
+    meter: Meter,
 }
 
 impl HostedReranker {
-    /// The service of that name, with the key that the environment has for it.
+    /// The service of that name, with the key that the environment has for it. `meter` counts what it
+    /// costs.
     ///
     /// # Errors
     ///
     /// [`RemoteError::Endpoint`] for an address that is none. A missing key is told when the service is
     /// asked, so that another reranker may stand in for it.
-    pub fn new(target: Target) -> Result<Self> {
+    pub fn new(target: Target, meter: Meter) -> Result<Self> {
         let dialect = target.dialect;
         let variable = dialect.key_variable();
         let own = dialect.address() != Some(target.address.as_str());
@@ -76,7 +79,7 @@ impl HostedReranker {
             engine: format!("{} at {}", dialect.name(), target.address),
         };
         let most = AtomicUsize::new(dialect.most_documents());
-        let service = Service { target, endpoint, breaker: Breaker::default(), most };
+        let service = Service { target, endpoint, breaker: Breaker::default(), most, meter };
         Ok(Self { service: Arc::new(service), identity })
     }
 }
@@ -106,7 +109,7 @@ impl Service {
         let wanted: Call =
             (0..documents.len()).filter(|&place| !documents[place].trim().is_empty()).collect();
         let calls = Mutex::new(self.split(documents, &wanted));
-        let found: Mutex<Vec<(usize, f32)>> = Mutex::new(Vec::with_capacity(wanted.len()));
+        let found: Mutex<Vec<(usize, f32, Usage)>> = Mutex::new(Vec::with_capacity(wanted.len()));
         let failed: Mutex<Option<RemoteError>> = Mutex::new(None);
         // A function of its own, so that the lock is not held while the call is out.
         let next = || lock(&calls).pop();
@@ -119,9 +122,12 @@ impl Service {
                     call.iter().map(|&place| documents[place].as_str()).collect();
                 let outcome = self.call(endpoint, query, &texts, waits);
                 match outcome {
-                    Ok(scores) => {
-                        let scored = call.iter().zip(scores);
-                        let scored = scored.filter_map(|(&place, score)| Some((place, score?)));
+                    Ok((scores, usage)) => {
+                        // What the call took stands with its first score.
+                        let mut usage = Some(usage);
+                        let scored = call.iter().zip(scores).filter_map(|(&place, score)| {
+                            Some((place, score?, usage.take().unwrap_or_default()))
+                        });
                         lock(&found).extend(scored);
                     }
                     // The service has told of a limit.
@@ -145,28 +151,39 @@ impl Service {
         if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
-        for (place, score) in found.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            outcomes[place] = outcome(score);
+        for (place, score, usage) in found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            outcomes[place] = outcome(score, usage);
         }
         Ok(outcomes)
     }
 
-    /// One call.
+    /// One call: scores, and what it took.
     fn call(
         &self,
         endpoint: &Endpoint,
         query: &str,
         documents: &[&str],
         waits: &dyn Fn() -> bool,
-    ) -> Result<Vec<Option<f32>>> {
+    ) -> Result<(Vec<Option<f32>>, Usage)> {
         let Target { dialect, model, .. } = &self.target;
         self.breaker.check(endpoint.address())?;
-        let answer = endpoint.post_while("", &dialect.request(model, query, documents), waits);
-        self.breaker.learn(&answer);
-        dialect::scores(&answer?, documents.len()).map_err(|reason| RemoteError::Unexpected {
-            endpoint: endpoint.address().to_owned(),
-            reason,
-        })
+        // Services that count tokens count the query's with each document.
+        let bytes: usize = documents.iter().map(|document| query.len() + document.len()).sum();
+        let guess = Amount::guess(bytes, 0, documents.len());
+        let ((scores, told), cost) = self.meter.run(guess, || {
+            let answer = endpoint.post_while("", &dialect.request(model, query, documents), waits);
+            self.breaker.learn(&answer);
+            let answer = answer?;
+            let told = dialect::amount(&answer);
+            let scores = dialect::scores(&answer, documents.len());
+            let scores = scores.map_err(|reason| RemoteError::Unexpected {
+                endpoint: endpoint.address().to_owned(),
+                reason,
+            })?;
+            Ok(((scores, told), told))
+        })?;
+        let Amount { input: input_tokens, searches, .. } = told.unwrap_or_default();
+        Ok((scores, Usage { calls: 1, input_tokens, searches, cost, ..Usage::default() }))
     }
 
     /// The documents in calls within the limits, last first.
@@ -219,11 +236,11 @@ fn failure(reason: &str) -> PassageFailure {
     PassageFailure { reason: reason.to_owned() }
 }
 
-fn outcome(score: f32) -> RerankOutcome {
+fn outcome(score: f32, usage: Usage) -> RerankOutcome {
     if !score.is_finite() {
         return Err(failure("the service gave a score that is no number"));
     }
-    Ok(RerankScore::new(score))
+    Ok(RerankScore { usage, ..RerankScore::new(score) })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

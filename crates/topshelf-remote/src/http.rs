@@ -7,10 +7,12 @@
 //! once nobody waits.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 use crate::error::{RemoteError, Result, is_transient};
 
@@ -133,7 +135,65 @@ impl Endpoint {
         }
     }
 
+    /// Posts JSON and hears the lines of the answer as they come; `hear` says whether more is wanted. It
+    /// is tried again as long as nothing was heard.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::post_while`]; an answer that breaks off is [`RemoteError::Unexpected`].
+    pub fn post_lines(
+        &self,
+        path: &str,
+        body: &Value,
+        waits: &dyn Fn() -> bool,
+        hear: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<()> {
+        let mut tries = 0;
+        let mut response = loop {
+            tries += 1;
+            if !waits() {
+                return Err(RemoteError::Gone);
+            }
+            match self.respond(path, body) {
+                Ok(response) => break response,
+                Err(Failed::Permanent(error)) => return Err(error),
+                Err(Failed::Transient(error, _)) if tries == TRIES => return Err(error),
+                Err(Failed::Transient(_, asked)) => sleep(pause(tries, asked), waits),
+            }
+        };
+        let reader = response.body_mut().with_config().limit(LONGEST_ANSWER).reader();
+        for line in BufReader::new(reader).lines() {
+            let line = line.map_err(|error| RemoteError::Unexpected {
+                endpoint: format!("{}{path}", self.address),
+                reason: format!("the answer breaks off: {error}"),
+            })?;
+            if !waits() {
+                return Err(RemoteError::Gone);
+            }
+            if !hear(&line) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn try_once(&self, path: &str, body: &Value) -> Result<Value, Failed> {
+        let endpoint = format!("{}{path}", self.address);
+        let mut response = self.respond(path, body)?;
+        let text = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
+        let text = text.map_err(|error| {
+            let reason = error.to_string();
+            let error = RemoteError::Unexpected { endpoint: endpoint.clone(), reason };
+            Failed::Transient(error, None)
+        })?;
+        serde_json::from_str(&text).map_err(|error| {
+            let reason = format!("{error} in {}", shorten(&text));
+            Failed::Permanent(RemoteError::Unexpected { endpoint, reason })
+        })
+    }
+
+    /// An answer whose status says that it is one.
+    fn respond(&self, path: &str, body: &Value) -> Result<Response<Body>, Failed> {
         let endpoint = format!("{}{path}", self.address);
         let mut request = self.agent.post(&endpoint).header("content-type", "application/json");
         if self.header == KeyHeader::Anthropic {
@@ -169,20 +229,17 @@ impl Endpoint {
             .or_else(|| number("retry-after"))
             .or_else(|| number("x-ratelimit-reset"))
             .map(Duration::from_secs_f64);
+        if (200..300).contains(&status) {
+            return Ok(response);
+        }
         let text = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
         let text = match text {
             Ok(text) => text,
             Err(error) => {
                 let error = RemoteError::Unexpected { endpoint, reason: error.to_string() };
-                return Err(Failed::Transient(error, None));
+                return Err(Failed::Transient(error, wait));
             }
         };
-        if (200..300).contains(&status) {
-            return serde_json::from_str(&text).map_err(|error| {
-                let reason = format!("{error} in {}", shorten(&text));
-                Failed::Permanent(RemoteError::Unexpected { endpoint, reason })
-            });
-        }
         let error = RemoteError::Refused { endpoint, status, reason: reason(&text) };
         Err(if is_transient(status) {
             Failed::Transient(error, wait)

@@ -8,6 +8,7 @@
 //! | [`grade`] | an LLM as a judge of relevance |
 //! | [`hosted`] | rerankers as services: Cohere, Voyage, Jina, and what speaks like them |
 //! | [`dialect`] | what each of them is sent, what it answers, its limits |
+//! | [`price`] | what calls cost, and budgets |
 //! | `key` | keys from the environment |
 //! | `breaker` | leaving a service alone that fails |
 //!
@@ -23,9 +24,11 @@ pub mod hosted;
 pub mod http;
 mod key;
 pub mod llm;
+pub mod price;
 
 pub use chat::{Api, ChatModel};
 pub use dialect::{Dialect, Target};
 pub use error::{RemoteError, Result};
 pub use hosted::HostedReranker;
 pub use llm::{Place, RemoteModel};
+pub use price::{Budget, Meter, Prices};

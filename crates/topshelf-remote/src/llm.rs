@@ -11,13 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use topshelf_core::{
-    Ask, Blame, Error as CoreError, LanguageModel, ModelIdentity, PassageFailure, Written,
+    Ask, Blame, Error as CoreError, LanguageModel, ModelIdentity, PassageFailure, Tell, Usage,
+    Written,
 };
 
 use crate::breaker::Breaker;
 use crate::chat::{Api, ChatModel};
 use crate::error::{RemoteError, Result};
 use crate::key::{self, NoKey};
+use crate::price::{Amount, Meter};
 
 /// The name of this stage in errors.
 const STAGE: &str = "rerank";
@@ -73,16 +75,18 @@ struct Client {
     service: &'static str,
     address: String,
     breaker: Breaker,
+    meter: Meter,
 }
 
 impl RemoteModel {
-    /// The model of that name there, with the key that the environment has for it.
+    /// The model of that name there, with the key that the environment has for it. `meter` counts what
+    /// it costs.
     ///
     /// # Errors
     ///
     /// [`RemoteError::Endpoint`] for an address that is none. A missing key is told when something is
     /// asked, so that another reranker may stand in.
-    pub fn new(model: &str, place: &Place) -> Result<Self> {
+    pub fn new(model: &str, place: &Place, meter: Meter) -> Result<Self> {
         let Place { api, address } = place;
         let is_vendor = address == api.address();
         let variable = if is_vendor { api.key_variable() } else { OWN_KEY };
@@ -97,13 +101,27 @@ impl RemoteModel {
             engine: format!("{} at {address}", api.name()),
         };
         let (service, address, breaker) = (api.name(), address.clone(), Breaker::default());
-        Ok(Self { client: Arc::new(Client { chat, service, address, breaker }), identity })
+        Ok(Self { client: Arc::new(Client { chat, service, address, breaker, meter }), identity })
     }
 }
 
 type Outcome = std::result::Result<Written, PassageFailure>;
 
 impl Client {
+    /// Asks within the budget; the answer says what it cost.
+    fn metered(&self, ask: &Ask, call: impl FnOnce() -> Result<Written>) -> Result<Written> {
+        let bytes = ask.prompt.texts().map(str::len).sum();
+        let guess = Amount::guess(bytes, ask.max_tokens, 0);
+        let (mut written, cost) = self.meter.run(guess, || {
+            let written = call()?;
+            let Usage { input_tokens: input, output_tokens: output, .. } = written.usage;
+            let told = (input + output > 0).then_some(Amount { input, output, searches: 0 });
+            Ok((written, told))
+        })?;
+        written.usage.cost = cost;
+        Ok(written)
+    }
+
     fn write(&self, asks: &[Ask], waits: &(dyn Fn() -> bool + Sync)) -> Result<Vec<Outcome>> {
         let chat = self.chat.as_ref().map_err(|missing| missing.error(self.service))?;
         let outcomes: Vec<Mutex<Option<Outcome>>> = asks.iter().map(|_| Mutex::default()).collect();
@@ -116,10 +134,13 @@ impl Client {
                 if lock(&failed).is_some() {
                     return;
                 }
+                let ask = &asks[place];
                 let asked = self.breaker.check(&self.address).and_then(|()| {
-                    let written = chat.write_while(&asks[place], waits);
-                    self.breaker.learn(&written);
-                    written
+                    self.metered(ask, || {
+                        let written = chat.write_while(ask, waits);
+                        self.breaker.learn(&written);
+                        written
+                    })
                 });
                 match asked {
                     Ok(written) => *lock(&outcomes[place]) = Some(Ok(written)),
@@ -171,13 +192,33 @@ impl LanguageModel for RemoteModel {
         if asks.is_empty() {
             return Ok(Vec::new());
         }
+        let asks = asks.to_vec();
+        self.on_a_thread(move |client, waits| client.write(&asks, waits)).await
+    }
+
+    async fn stream(&self, ask: &Ask, tell: Tell) -> topshelf_core::Result<Written> {
+        let ask = ask.clone();
+        self.on_a_thread(move |client, waits| {
+            let chat = client.chat.as_ref().map_err(|missing| missing.error(client.service))?;
+            client.metered(&ask, || chat.stream_while(&ask, waits, tell.as_ref()))
+        })
+        .await
+    }
+}
+
+impl RemoteModel {
+    /// Lets the client work on a thread of its own for as long as somebody waits.
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Client, &(dyn Fn() -> bool + Sync)) -> Result<T> + Send + 'static,
+    ) -> topshelf_core::Result<T> {
         let (reply, answer) = oneshot::channel();
-        let (client, asks) = (Arc::clone(&self.client), asks.to_vec());
+        let client = Arc::clone(&self.client);
         let gone = |reason: String| CoreError::stage(STAGE, Blame::Failure, reason);
         std::thread::Builder::new()
             .name("topshelf-remote".to_owned())
             .spawn(move || {
-                let outcome = client.write(&asks, &|| !reply.is_canceled());
+                let outcome = work(&client, &|| !reply.is_canceled());
                 let _ = reply.send(outcome);
             })
             .map_err(|error| gone(format!("cannot start a thread for the call: {error}")))?;

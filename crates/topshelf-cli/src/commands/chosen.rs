@@ -11,6 +11,7 @@ use topshelf::{
 };
 
 use super::display;
+use super::spending::Spending;
 use crate::args::{
     BlendScoreName, DEFAULT_RERANKER, FirstStage as FirstStageOptions, FusionName, GateOption,
     LongDocuments, ProfileOption, RetrieverName, SecondStageOptions,
@@ -29,6 +30,8 @@ pub(super) struct Chosen {
     pub(super) on_failure: OnFailure,
     /// Whether stored token vectors are left alone.
     pub(super) encode_anew: bool,
+    /// What may be spent.
+    pub(super) spending: Spending,
     /// The file that took part.
     pub(super) profile: Option<PathBuf>,
     first_stage: Option<FirstStage>,
@@ -63,6 +66,7 @@ impl Chosen {
             deadline,
             on_failure: if second.strict { OnFailure::Fail } else { OnFailure::KeepOrder },
             encode_anew,
+            spending: Spending::of(&second.spending)?,
             profile: path,
             first_stage,
             collection,

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use topshelf::eval::Qrels;
 use topshelf::{Index, Passage, Pipeline, Query, SecondStage};
 
+use super::spending::Spending;
 use super::{chosen, display, print, print_json, rerankers, with_first_stage};
 use crate::args::{JudgeArguments, RetrieverName};
 use crate::exit::usage;
@@ -157,11 +158,13 @@ impl Pools {
         if arguments.rerank != "none"
             && let Some(last) = stages.last()
         {
+            let spending = Spending::of(&arguments.spending)?;
             let depth = arguments.depth.max(each);
             let first = chosen::plain(*last, depth);
             let builder = Pipeline::builder().top(each);
             let builder = with_first_stage(builder, index, &first, None)?;
-            let stage = SecondStage::of(rerankers::open(&arguments.rerank, Some(index))?.model);
+            let stage =
+                SecondStage::of(rerankers::open(&arguments.rerank, Some(index), &spending)?.model);
             pipelines.push(builder.second_stage(stage).build()?);
         }
         Ok(Self { pipelines, each })

@@ -1,5 +1,6 @@
 //! What each command does, and the few things that several of them do.
 
+mod ask;
 mod cache;
 mod chosen;
 mod collection;
@@ -9,6 +10,7 @@ mod eval;
 mod index;
 mod judge;
 mod judged;
+mod language_model;
 mod matches;
 mod models;
 mod reordering;
@@ -16,6 +18,7 @@ mod rerank;
 mod rerankers;
 mod search;
 mod second_stage;
+mod spending;
 mod tune;
 mod tuned;
 
@@ -41,6 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Models(command) => models::run(command),
         Command::Index(command) => index::run(command),
         Command::Search(arguments) => search::run(&arguments),
+        Command::Ask(arguments) => ask::run(&arguments),
         Command::Rerank(arguments) => rerank::run(&arguments),
         Command::Cache(command) => cache::run(command),
         Command::Judge(arguments) => judge::run(&arguments),

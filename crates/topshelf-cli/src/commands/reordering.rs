@@ -11,12 +11,12 @@ use topshelf::calibrate::{expected_calibration_error, reliability};
 use topshelf::eval::{LatencySummary, Measure, MeasureKind, Qrels, Run, evaluate, reorder};
 use topshelf::tune::Unit;
 use topshelf::tune::calibration::BINS;
-use topshelf::{Hit, Ranking};
+use topshelf::{Hit, Ranking, Usage};
 
 use super::collection::{Answered, Trace};
 use crate::output::{
     Calibrated, Loser, LoserDocument, Moves, QueriesChanged, RecallAt, SecondStageMeasured,
-    StageLatency,
+    StageLatency, UsageTold,
 };
 use crate::table;
 
@@ -69,6 +69,7 @@ pub(super) fn measure(
         pairs: mean(|trace| trace.report.rerankers.iter().map(|ran| ran.pairs).sum()),
         truncated: mean(|t| t.report.rerankers.iter().map(|ran| ran.truncated.len()).sum()),
         unscored: mean(|trace| trace.report.rerankers.iter().map(|ran| ran.unscored).sum()),
+        usage: UsageTold::of(usage(&answered.traces)),
         skipped: answered.traces.iter().filter(|t| t.report.skipped.is_some()).count(),
         before: means(&before)?,
         ceiling: means(&ceiling)?,
@@ -91,6 +92,15 @@ pub(super) fn measure(
         calibration: calibration(&answered.traces, qrels, level, unit),
         gate: Vec::new(),
     }))
+}
+
+/// What all queries together took.
+fn usage(traces: &[Trace]) -> Usage {
+    let mut all = Usage::default();
+    for ran in traces.iter().flat_map(|trace| &trace.report.rerankers) {
+        all += ran.usage;
+    }
+    all
 }
 
 /// Recall at depths up to the deepest answer, before and after.
@@ -234,6 +244,19 @@ pub(super) fn as_text(
     ];
     for (count, what) in counted.into_iter().filter(|(count, _)| *count > 0.0) {
         let _ = write!(text, ", {count:.1} {what}"); // a string takes all
+    }
+    if let Some(usage) = &second.usage {
+        let _ = write!(text, "; {}", usage.in_words());
+        // Each query was asked once.
+        let asked = (queries.better + queries.worse + queries.same).max(1) as f64;
+        if let Some(cost) = usage.cost {
+            let _ = write!(
+                text,
+                ", {:.6} USD a query, {:.2} a thousand",
+                cost / asked,
+                cost / asked * 1e3
+            );
+        }
     }
     if second.skipped > 0 {
         let _ = write!(text, "; {} queries were not reranked", second.skipped);

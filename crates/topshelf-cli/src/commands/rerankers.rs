@@ -1,16 +1,17 @@
 //! A reranker by its name, whatever its family: one word changes it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 use topshelf::llm::Strategy;
-use topshelf::remote::{HostedReranker, Place, RemoteModel, Target};
+use topshelf::remote::{HostedReranker, Target};
 use topshelf::{
-    CachedReranker, CrossEncoder, Family, Grain, Index, LanguageModel, LateInteraction, LocalModel,
-    Reranker, ScoreCache, Store, WindowOptions, Windowed,
+    CachedReranker, CrossEncoder, Family, Grain, Index, LateInteraction, Reranker, ScoreCache,
+    Store, WindowOptions, Windowed,
 };
 
+use super::language_model::ModelName;
+use super::spending::Spending;
 use crate::args::DEFAULT_RERANKER;
 
 /// A reranker that was loaded.
@@ -26,13 +27,13 @@ const LOCAL: &str = "local";
 
 /// Loads the reranker of that name, alias or folder, or names the service. Late interaction uses the token vectors of the
 /// index, if one is given that has those of the model.
-pub(super) fn open(name: &str, index: Option<&Index>) -> Result<Loaded> {
+pub(super) fn open(name: &str, index: Option<&Index>, spending: &Spending) -> Result<Loaded> {
     let computed = |model: Arc<dyn Reranker>| Loaded { model, is_stored: false };
-    if let Some(named) = LlmName::parse(name)? {
-        return Ok(computed(named.open()?));
+    if let Some(model) = of_language_model(name, spending)? {
+        return Ok(computed(model));
     }
     if let Some(target) = Target::parse(name) {
-        return Ok(computed(Arc::new(HostedReranker::new(target)?)));
+        return Ok(computed(Arc::new(HostedReranker::new(target, spending.meter(name)?)?)));
     }
     let name = if name == LOCAL { DEFAULT_RERANKER } else { name };
     let folder = Store::open_default()?.find(name)?;
@@ -51,50 +52,16 @@ pub(super) fn open(name: &str, index: Option<&Index>) -> Result<Loaded> {
     })
 }
 
-/// A language model as a reranker: `llm:MODEL@PLACE`, or `llm-STRATEGY:MODEL@PLACE`.
-struct LlmName<'a> {
-    strategy: Strategy,
-    model: &'a str,
-    /// Where it answers; in this process if nothing is said.
-    place: Option<Place>,
-}
-
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"))
-}
-
-impl<'a> LlmName<'a> {
-    /// `None` if that is the name of something else.
-    fn parse(name: &'a str) -> Result<Option<Self>> {
-        let Some((family, rest)) = name.split_once(':') else { return Ok(None) };
-        let strategy = match family.strip_prefix("llm") {
-            Some("") => Strategy::default(),
-            Some(rest) if rest.starts_with('-') => Strategy::named(&rest[1..])?,
-            _ => return Ok(None),
-        };
-        // A model's name may hold an @, an address hardly.
-        let (model, place) = match rest.rsplit_once('@') {
-            Some((model, place)) => (model, Some(Place::parse(place)?)),
-            None => (rest, None),
-        };
-        Ok(Some(Self { strategy, model, place }))
-    }
-
-    fn open(&self) -> Result<Arc<dyn Reranker>> {
-        let model: Arc<dyn LanguageModel> = match &self.place {
-            Some(place) => Arc::new(RemoteModel::new(self.model, place)?),
-            None if is_gguf(Path::new(self.model)) => {
-                let path = Path::new(self.model);
-                let name = path.file_stem().unwrap_or_default().to_string_lossy();
-                Arc::new(LocalModel::open(&name, path)?)
-            }
-            None => {
-                let folder = Store::open_default()?.find(self.model)?;
-                Arc::new(LocalModel::from_folder(&folder)?)
-            }
-        };
-        Ok(self.strategy.reranker(model))
-    }
+/// The language model of a name such as `llm:MODEL@PLACE` or `llm-STRATEGY:MODEL@PLACE` as a reranker;
+/// `None` if that is the name of something else.
+fn of_language_model(name: &str, spending: &Spending) -> Result<Option<Arc<dyn Reranker>>> {
+    let Some((family, model)) = name.split_once(':') else { return Ok(None) };
+    let strategy = match family.strip_prefix("llm") {
+        Some("") => Strategy::default(),
+        Some(rest) if rest.starts_with('-') => Strategy::named(&rest[1..])?,
+        _ => return Ok(None),
+    };
+    Ok(Some(strategy.reranker(ModelName::parse(model)?.open(spending)?)))
 }
 
 impl Loaded {

@@ -1,15 +1,18 @@
 //! `topshelf search`: the whole pipeline for one query.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
 use topshelf::context::{LeftOutReason, estimate_tokens};
 use topshelf::{
-    Answer, Context, ContextOptions, Filter, Hit, Index, Pipeline, Query, SecondStage, TokenMatch,
+    Answer, Context, ContextOptions, Filter, Hit, Index, Pipeline, Query, SecondStage, Source,
+    TokenMatch,
 };
 
 use super::chosen::Chosen;
 use super::matches::{Matches, in_colour};
 use super::{cache, display, print, print_json, second_stage, with_first_stage};
-use crate::args::SearchArguments;
+use crate::args::{Retrieval, SearchArguments};
 use crate::exit::usage;
 use crate::output::{
     ChatMessage, Notice, PromptAnswer, PromptSource, RunReport, SearchAnswer, SearchHit,
@@ -19,43 +22,53 @@ use crate::table;
 /// Characters of a passage shown in the list.
 const SHOWN: usize = 300;
 
-pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
-    let mut query = Query::new(&arguments.query)?;
-    if let Some(filter) = &arguments.filter {
+/// What was found, and with what.
+pub(super) struct Found {
+    pub(super) query: Query,
+    pub(super) answer: Answer,
+    pub(super) stage: Option<SecondStage>,
+    pub(super) profile: Option<String>,
+}
+
+/// Retrieves and reranks.
+pub(super) fn find(text: &str, options: &Retrieval) -> Result<Found> {
+    let mut query = Query::new(text)?;
+    if let Some(filter) = &options.filter {
         query = query.with_filter(Filter::parse(filter)?);
     }
-    let template = arguments
-        .template
-        .as_ref()
-        .map(|path| {
-            std::fs::read_to_string(path).map_err(|error| {
-                usage(format!("cannot read the template {}: {error}", path.display()))
-            })
-        })
-        .transpose()?;
-    let index = Index::open(&arguments.index)?;
+    let index = Index::open(&options.index)?;
     if index.totals().passages == 0 {
-        let dir = display(&arguments.index);
+        let dir = display(&options.index);
         eprintln!(
             "note: the index {dir} is empty; `topshelf index add PATH --index {dir}` fills it"
         );
     }
-    let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
+    let chosen = Chosen::of(&options.second_stage, &options.profile)?;
     let has_vectors = index.settings().embedder.is_some();
-    let first_stage = chosen.first_stage(
-        &arguments.first_stage,
-        arguments.retriever,
-        arguments.depth,
-        has_vectors,
-    );
-    let mut builder = Pipeline::builder().top(arguments.top);
+    let Retrieval { first_stage, retriever, depth, .. } = options;
+    let first_stage = chosen.first_stage(first_stage, *retriever, *depth, has_vectors);
+    let mut builder = Pipeline::builder().top(options.top);
     builder = with_first_stage(builder, &index, &first_stage, None)?;
-    let cache = if arguments.cache.no_cache { None } else { cache::open()? };
+    let cache = if options.cache.no_cache { None } else { cache::open()? };
     let stage = second_stage::load(&chosen, cache.as_ref(), Some(&index))?;
     if let Some(stage) = &stage {
         builder = builder.second_stage(stage.clone());
     }
     let answer = builder.build()?.run_blocking(&query)?;
+    Ok(Found { query, answer, stage, profile: chosen.profile_name() })
+}
+
+/// The template in a file, if one is given.
+pub(super) fn template(path: Option<&PathBuf>) -> Result<Option<String>> {
+    let Some(path) = path else { return Ok(None) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| usage(format!("cannot read the template {}: {error}", path.display())))?;
+    Ok(Some(text))
+}
+
+pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
+    let template = template(arguments.template.as_ref())?;
+    let Found { query, answer, stage, profile } = find(&arguments.query, &arguments.retrieval)?;
     let explained = match stage.filter(|_| arguments.explain) {
         Some(stage) => explain(&stage, &query, &answer)?,
         None => Vec::new(),
@@ -72,17 +85,11 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
         None
     };
     if arguments.format.json {
-        return print_json(&as_json(
-            &query,
-            &answer,
-            &explained,
-            context.as_ref(),
-            chosen.profile_name(),
-        ));
+        return print_json(&as_json(&query, &answer, &explained, context.as_ref(), profile));
     }
     match context {
         Some(context) => print(&context.prompt()),
-        None => print(&as_text(&answer, arguments.explain, &explained, chosen.profile_name())),
+        None => print(&as_text(&answer, arguments.explain, &explained, profile)),
     }
     .context("cannot print the answer")
 }
@@ -126,18 +133,12 @@ fn prompt(context: &Context) -> PromptAnswer {
         messages: context
             .messages()
             .into_iter()
-            .map(|message| ChatMessage { role: message.role.to_owned(), content: message.content })
-            .collect(),
-        sources: context
-            .sources
-            .iter()
-            .map(|source| PromptSource {
-                number: source.number,
-                id: source.passage.clone(),
-                document: source.document.clone(),
-                cut: source.cut,
+            .map(|message| ChatMessage {
+                role: message.role.name().to_owned(),
+                content: message.content,
             })
             .collect(),
+        sources: sources(context),
         tokens: context.tokens,
         left_out: context
             .left_out
@@ -153,6 +154,17 @@ fn prompt(context: &Context) -> PromptAnswer {
             })
             .collect(),
     }
+}
+
+/// The numbered sources.
+pub(super) fn sources(context: &Context) -> Vec<PromptSource> {
+    let source = |source: &Source| PromptSource {
+        number: source.number,
+        id: source.passage.clone(),
+        document: source.document.clone(),
+        cut: source.cut,
+    };
+    context.sources.iter().map(source).collect()
 }
 
 fn as_text(

@@ -8,6 +8,7 @@ use topshelf::{Index, Policy, ScoreCache, SecondStage, SecondStageReport};
 
 use super::chosen::Chosen;
 use super::rerankers;
+use crate::output::UsageTold;
 
 /// Loads the rerankers, each behind the cache if there is one; `None` where nothing is reranked.
 /// `index` is where candidates come from, which may have their token vectors.
@@ -18,8 +19,9 @@ pub(super) fn load(
 ) -> Result<Option<SecondStage>> {
     let Some(reranking) = &chosen.second_stage else { return Ok(None) };
     let index = index.filter(|_| !chosen.encode_anew);
-    let stage = reranking
-        .second_stage(|name| rerankers::open(name, index)?.behind(reranking.windows, cache))?;
+    let stage = reranking.second_stage(|name| {
+        rerankers::open(name, index, &chosen.spending)?.behind(reranking.windows, cache)
+    })?;
     for (step, model) in reranking.cascade.iter().zip(stage.rerankers()) {
         let fingerprint = &model.identity().fingerprint;
         if step.fingerprint.as_ref().is_some_and(|tuned| tuned != fingerprint) {
@@ -122,6 +124,10 @@ pub(super) fn rows(report: &SecondStageReport) -> Vec<[String; 3]> {
             ran.unscored,
             ran.spared
         );
+        let what = match UsageTold::of(ran.usage) {
+            Some(usage) => format!("{what}; {}", usage.in_words()),
+            None => what,
+        };
         rows.push(["rerank".to_owned(), what, format!("{:.1}", ran.milliseconds)]);
     }
     if report.rerankers.is_empty() {

@@ -11,6 +11,7 @@ use topshelf::{Bm25Options, Index, Pipeline, Query, Reranker, ScoreCache, Window
 
 use super::collection::Judged;
 use super::judged::Folder;
+use super::spending::Spending;
 use super::{cache, display, print, print_json, rerankers, tuned};
 use crate::args::TuneArguments;
 use crate::exit::usage;
@@ -178,9 +179,10 @@ fn contenders(
     cache: Option<&Arc<ScoreCache>>,
     index: &Index,
 ) -> Result<Vec<Contender>> {
+    let spending = Spending::of(&arguments.spending)?;
     let named = arguments.rerank.iter().filter(|name| *name != "none");
     let load = |name: &String| {
-        let loaded = rerankers::open(name, Some(index))?;
+        let loaded = rerankers::open(name, Some(index), &spending)?;
         Ok(Contender {
             name: name.clone(),
             reranker: loaded.behind(windows, cache)?,

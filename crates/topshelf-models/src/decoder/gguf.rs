@@ -156,7 +156,7 @@ impl Gguf {
             let (numbers, bytes) = kind.block();
             let end = outputs
                 .filter(|_| inputs.is_multiple_of(numbers))
-                .and_then(|outputs| (inputs / numbers * bytes).checked_mul(outputs))
+                .and_then(|outputs| (inputs / numbers).checked_mul(bytes)?.checked_mul(outputs))
                 .and_then(|length| Some((base.checked_add(size(&offset))?, length)))
                 .and_then(|(at, length)| Some((at, at.checked_add(length)?)));
             let (Some(outputs), Some((at, end))) = (outputs, end) else {

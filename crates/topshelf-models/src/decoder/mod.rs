@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use topshelf_core::{
-    Alternative, Ask, LanguageModel, Message, ModelIdentity, PassageFailure, Prompt, Usage, Wanted,
-    Written,
+    Alternative, Ask, LanguageModel, Message, ModelIdentity, PassageFailure, Prompt, Tell, Usage,
+    Wanted, Written,
 };
 use topshelf_kernels::{Isa, top_k};
 
@@ -189,17 +189,10 @@ impl Inner {
             asks.iter().map(|_| fail("it was not asked".into())).collect();
         let mut jobs = Vec::with_capacity(asks.len());
         for (place, ask) in asks.iter().enumerate() {
-            let ids =
-                self.vocabulary.encode(&ask.prompt).map_err(|reason| self.inference(reason))?;
-            let Ask { wanted, max_tokens, .. } = *ask;
-            if ids.is_empty() || ids.len() + max_tokens > self.context {
-                let (tokens, context) = (ids.len() + max_tokens, self.context);
-                outcomes[place] = fail(format!(
-                    "{tokens} tokens do not fit into the {context} that the model reads"
-                ));
-                continue;
+            match self.job(place, ask)? {
+                Ok(job) => jobs.push(job),
+                Err(failure) => outcomes[place] = Err(failure),
             }
-            jobs.push(Job { place, ids, wanted, max_tokens });
         }
         let mut rest = jobs.as_slice();
         while !rest.is_empty() {
@@ -222,6 +215,44 @@ impl Inner {
             rest = others;
         }
         Ok(outcomes)
+    }
+
+    /// A question as ids, or why it cannot be asked.
+    fn job(&self, place: usize, ask: &Ask) -> Result<std::result::Result<Job, PassageFailure>> {
+        let ids = self.vocabulary.encode(&ask.prompt).map_err(|reason| self.inference(reason))?;
+        let Ask { wanted, max_tokens, .. } = *ask;
+        let (tokens, context) = (ids.len() + max_tokens, self.context);
+        if ids.is_empty() || tokens > context {
+            let reason =
+                format!("{tokens} tokens do not fit into the {context} that the model reads");
+            return Ok(Err(PassageFailure { reason }));
+        }
+        Ok(Ok(Job { place, ids, wanted, max_tokens }))
+    }
+
+    /// One answer, told as it is written.
+    fn stream(&self, ask: &Ask, tell: &Tell, ticket: &Ticket<'_>) -> Result<Written> {
+        let job = self.job(0, ask)?.map_err(|failure| self.inference(failure.reason))?;
+        let mut draft = self.draft(&job);
+        draft.read = job.ids.len();
+        let capacity = job.ids.len() + job.max_tokens;
+        let mut sequences = [Sequence::new(&self.decoder, None, capacity)];
+        let mut next = job.ids;
+        let mut told = String::new();
+        while !draft.is_done {
+            let logits = self.append(&mut sequences, &[&next], true, ticket)?.pop();
+            next = self.advance(&mut draft, &logits.unwrap_or_default())?;
+            let text = self.vocabulary.text(&draft.written);
+            // Half of a character is told with its other half.
+            if !text.ends_with(char::REPLACEMENT_CHARACTER)
+                && let Some(new) = text.strip_prefix(&told)
+                && !new.is_empty()
+            {
+                tell(new);
+                told = text;
+            }
+        }
+        Ok(self.written(draft))
     }
 
     /// Keys and values of a beginning, computed or known, where more than one question has it.
@@ -306,17 +337,18 @@ impl Inner {
                 next[i] = self.advance(&mut drafts[i], &logits)?;
             }
         }
-        let finish = |draft: Draft| {
-            let usage = Usage {
-                calls: 1,
-                input_tokens: draft.read as u64,
-                output_tokens: draft.written.len() as u64,
-                repaired: 0,
-            };
-            let text = self.vocabulary.text(&draft.written);
-            (draft.place, Written { text, alternatives: draft.alternatives, usage })
+        Ok(drafts.into_iter().map(|draft| (draft.place, self.written(draft))).collect())
+    }
+
+    fn written(&self, draft: Draft) -> Written {
+        let usage = Usage {
+            calls: 1,
+            input_tokens: draft.read as u64,
+            output_tokens: draft.written.len() as u64,
+            ..Usage::default()
         };
-        Ok(drafts.into_iter().map(finish).collect())
+        let text = self.vocabulary.text(&draft.written);
+        Written { text, alternatives: draft.alternatives, usage }
     }
 
     fn draft(&self, job: &Job) -> Draft {
@@ -483,5 +515,11 @@ impl LanguageModel for LocalModel {
         let (inner, asks) = (Arc::clone(&self.inner), asks.to_vec());
         let outcomes = self.worker.run(move |ticket| inner.write(&asks, ticket)).await;
         outcomes.map_err(|error| error.into_stage(STAGE))
+    }
+
+    async fn stream(&self, ask: &Ask, tell: Tell) -> topshelf_core::Result<Written> {
+        let (inner, ask) = (Arc::clone(&self.inner), ask.clone());
+        let written = self.worker.run(move |ticket| inner.stream(&ask, &tell, ticket)).await;
+        written.map_err(|error| error.into_stage(STAGE))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use topshelf_core::{
     OnFailure, Passage, Policy, Query, Ranking, RerankOutcome, Reranker, Scale, SecondStage,
 };
-use topshelf_remote::{Dialect, HostedReranker, Target};
+use topshelf_remote::{Dialect, HostedReranker, Meter, Target};
 
 use super::service::{Reply, Request, Service};
 
@@ -37,7 +37,7 @@ fn results(request: &Request, score: &str) -> Vec<Value> {
 
 fn reranker(dialect: Dialect, service: &Service, model: &str) -> HostedReranker {
     let name = format!("{}+{}/rerank#{model}", dialect.name(), service.address);
-    HostedReranker::new(Target::parse(&name).unwrap()).unwrap()
+    HostedReranker::new(Target::parse(&name).unwrap(), Meter::default()).unwrap()
 }
 
 fn passages(texts: impl IntoIterator<Item = String>) -> Vec<Arc<Passage>> {
@@ -317,6 +317,8 @@ fn who_goes_away_is_not_asked_for_any_more() {
 fn a_vendor_without_a_key_says_which() {
     // No test of this program sets it.
     let target = Target::parse("pinecone:bge-reranker-v2-m3").unwrap();
-    let error = score(&HostedReranker::new(target).unwrap(), &["0.5"]).unwrap_err().to_string();
+    let error = score(&HostedReranker::new(target, Meter::default()).unwrap(), &["0.5"])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("PINECONE_API_KEY") && error.contains("_FILE"), "{error}");
 }

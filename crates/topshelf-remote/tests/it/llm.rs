@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use topshelf_core::{Ask, LanguageModel, Message, Prompt, Wanted, Written};
-use topshelf_remote::{Api, ChatModel, Place, RemoteModel};
+use topshelf_remote::{Api, ChatModel, Meter, Place, RemoteModel};
 
 use super::service::{Reply, Request, Service};
 
@@ -154,7 +154,7 @@ fn one_question_fails_alone_and_a_wrong_key_fails_all() {
         if text == "long" { refusal(400, "the prompt is too long") } else { ok(&answer(text)) }
     });
     let place = Place::parse(&service.address).unwrap();
-    let model = RemoteModel::new("m", &place).unwrap();
+    let model = RemoteModel::new("m", &place, Meter::default()).unwrap();
     let asks: Vec<Ask> =
         ["a", "long", "b", "c", "d"].iter().map(|text| chat(text, Wanted::Text)).collect();
     let outcomes = pollster::block_on(model.write(&asks)).unwrap();
@@ -164,7 +164,8 @@ fn one_question_fails_alone_and_a_wrong_key_fails_all() {
     assert_eq!(model.identity().name, format!("llm:m@{}", service.address));
 
     let service = Service::start(|_| refusal(401, "invalid key"));
-    let model = RemoteModel::new("m", &Place::parse(&service.address).unwrap()).unwrap();
+    let model =
+        RemoteModel::new("m", &Place::parse(&service.address).unwrap(), Meter::default()).unwrap();
     let error = pollster::block_on(model.write(&asks)).unwrap_err().to_string();
     assert!(error.contains("401") && error.contains("is the key set"), "{error}");
 }
