@@ -8,7 +8,8 @@
 //!   seen so far ([`Pace`]). The first is to take a quarter of the time that is left, each later one
 //!   half, so that they shrink towards the deadline and a wrong prediction costs little. When even
 //!   one passage does not fit, scoring ends. A micro-batch that is still under way at the deadline is
-//!   withdrawn, so that the deadline holds even where the reranker does not answer at all.
+//!   withdrawn, so that the deadline holds even where the reranker does not answer at all. The query
+//!   tells the reranker of it ([`Query::due`]), for those that have others waiting too.
 //! * **Early stop.** See [`crate::early_stop`].
 //!
 //! A reranker of which a part takes as long as the whole ([`Grain::Call`]) is asked once, for all.
@@ -90,6 +91,8 @@ pub(crate) async fn score(
     enough: Option<&Enough<'_>>,
 ) -> Result<Scored> {
     let mut outcomes: Vec<RerankOutcome> = Vec::with_capacity(passages.len());
+    let of_deadline = until.map(|until| query.clone().due_at(until));
+    let query = of_deadline.as_ref().unwrap_or(query);
     let in_parts = reranker.grain() == Grain::Pair;
     let enough = enough.filter(|_| in_parts);
     let cost = |passage: &Passage| query.text().len() + passage.text.len().min(LONGEST);

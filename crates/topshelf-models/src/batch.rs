@@ -2,10 +2,12 @@
 //!
 //! Two things are decided here, and they are easily confused.
 //!
-//! **What goes to the engine in one call** (this file): sequences in descending length, cut into
-//! calls of [`Encoder::token_budget`] tokens. Longest first keeps all threads busy to the end
-//! (the short ones fill the gaps), and between two calls it is looked whether anyone still waits
-//! for the answer.
+//! **What goes to the engine in one call** (this file): the sequences of all requests that wait
+//! (`src/queue`), up to [`Encoder::token_budget`] tokens. The requests come in the order in which
+//! they are due, and each gives its longest sequences first: that keeps all threads busy to the end
+//! (the short ones fill the gaps). A request that ends in a call is not held up by one that does not:
+//! beyond [`WORTH`] tokens a thread, which is what makes a call worth its overhead, the others only add
+//! to it what ends too. Between two calls it is looked whether anyone still waits for an answer.
 //!
 //! **What is computed together.** The native engine ([`crate::native`]) takes all tokens of a call as
 //! rows and rounds row by row, so nothing of this matters to it. On the ONNX path ([`crate::onnx`])
@@ -30,66 +32,46 @@
 
 use std::cmp::Reverse;
 
-use crate::encoder::{Encoder, Output, Sequence, TokenBatch};
-use crate::error::Result;
-use crate::worker::Ticket;
+use crate::encoder::Sequence;
 
-/// Cuts sequences of the given lengths into calls: longest first (equal lengths in their given
-/// order), at most `budget` tokens a call, a sequence longer than the budget alone.
-///
-/// ```
-/// use topshelf_models::batch::plan;
-/// assert_eq!(plan(&[10, 90, 30, 60], 100), [vec![1], vec![3, 2, 0]]);
-/// ```
-pub fn plan(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&index| Reverse(lengths[index]));
-    let mut calls: Vec<Vec<usize>> = Vec::new();
-    let mut used = 0;
-    for index in order {
-        match calls.last_mut() {
-            Some(call) if used + lengths[index] <= budget => {
-                call.push(index);
-                used += lengths[index];
-            }
-            _ => {
-                calls.push(vec![index]);
-                used = lengths[index];
-            }
-        }
-    }
-    calls
+/// So much of the budget makes a call worth its overhead.
+const WORTH: usize = 8;
+
+/// The order in which the sequences of a request go: the first `leading` before the others, and of
+/// both the longest first, equal lengths in their given order.
+pub(crate) fn order(sequences: &[Sequence], leading: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    order.sort_by_key(|&index| (index >= leading, Reverse(sequences[index].len())));
+    order
 }
 
-/// Runs all sequences and hands each its rows: `each(index, rows)`, where `rows` is one row for
-/// [`Output::Logits`] and [`Output::Cls`], and one for each token for [`Output::Hidden`].
-///
-/// # Errors
-///
-/// What the encoder says, and [`crate::ModelError::Inference`] as soon as nobody waits any more.
-pub(crate) fn encode_all(
-    encoder: &dyn Encoder,
-    sequences: &[Sequence],
-    want: Output,
-    ticket: &Ticket<'_>,
-    mut each: impl FnMut(usize, &[f32]),
-) -> Result<()> {
-    let lengths: Vec<usize> = sequences.iter().map(Sequence::len).collect();
-    for call in plan(&lengths, encoder.token_budget()) {
-        ticket.check()?;
-        let batch: TokenBatch = call.iter().map(|&index| &sequences[index]).collect();
-        let answer = encoder.encode(&batch, want)?;
-        let rows = if want == Output::Hidden { batch.ids().len() } else { batch.len() };
-        let width = answer.len() / rows;
-        let mut rest = answer.as_slice();
-        for index in call {
-            let own = if want == Output::Hidden { lengths[index] } else { 1 };
-            let (mine, others) = rest.split_at(own * width);
-            each(index, mine);
-            rest = others;
+/// How many sequences of each request go into the next call. `waiting` has for each request, in the
+/// order in which they are due, the lengths of its sequences in the order in which they go. A sequence
+/// that is longer than the budget goes alone.
+pub(crate) fn compose(waiting: &[&[usize]], budget: usize) -> Vec<usize> {
+    let (mut used, mut one_ends) = (0, false);
+    let of_request = |lengths: &&[usize]| {
+        let fits_within = |limit: usize| {
+            let mut sum = used;
+            let fitting = lengths.iter().take_while(|&&length| {
+                sum += length;
+                sum <= limit
+            });
+            fitting.count()
+        };
+        let mut count = fits_within(budget);
+        let is_whole = count == lengths.len();
+        if one_ends && !is_whole {
+            count = fits_within(budget / WORTH);
         }
-    }
-    Ok(())
+        if used == 0 && !lengths.is_empty() {
+            count = count.max(1);
+        }
+        used += lengths[..count].iter().sum::<usize>();
+        one_ends |= count > 0 && count == lengths.len();
+        count
+    };
+    waiting.iter().map(of_request).collect()
 }
 
 #[cfg(test)]
@@ -98,22 +80,59 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_leads_goes_first_and_then_what_is_long() {
+        let of_length =
+            |length| Sequence { ids: vec![1; length], type_ids: vec![0; length], unattended: 0 };
+        let sequences = [3, 2, 9, 4, 9].map(of_length);
+        assert_eq!(order(&sequences, 0), [2, 4, 3, 0, 1]);
+        assert_eq!(order(&sequences, 2), [0, 1, 2, 4, 3]);
+    }
+
+    #[test]
+    fn a_call_is_filled_unless_that_holds_up_what_ends_in_it() {
+        // Two that end share a call, and a third that does not fit whole stays out of it,
+        assert_eq!(compose(&[&[40, 10], &[30], &[30; 9]], 100), [2, 1, 0]);
+        // unless the call would not be worth its overhead,
+        assert_eq!(compose(&[&[4], &[4; 99]], 100), [1, 2]);
+        // and one that is due first is not held back by those that end.
+        assert_eq!(compose(&[&[30; 9], &[8], &[8]], 100), [3, 1, 0]);
+        // One that does not end may be added to.
+        assert_eq!(compose(&[&[60, 50], &[30, 20]], 100), [1, 1]);
+        assert_eq!(compose(&[&[200, 5], &[5]], 100), [1, 0]);
+        assert_eq!(compose(&[&[], &[7]], 100), [0, 1]);
+        assert_eq!(compose(&[], 100), [0; 0]);
+    }
+
     proptest! {
         #[test]
-        fn every_sequence_stands_once_longest_first_within_the_budget(
+        fn alone_every_sequence_goes_once_longest_first_in_full_calls(
             lengths in prop::collection::vec(1_usize..600, 0..200),
             budget in 1_usize..3000,
         ) {
-            let calls = plan(&lengths, budget);
-            let flat: Vec<usize> = calls.iter().flatten().copied().collect();
-            let mut sorted = flat.clone();
-            sorted.sort_unstable();
-            prop_assert_eq!(sorted, (0..lengths.len()).collect::<Vec<_>>());
-            prop_assert!(flat.windows(2).all(|pair| lengths[pair[0]] >= lengths[pair[1]]));
-            for call in &calls {
-                let tokens: usize = call.iter().map(|&index| lengths[index]).sum();
-                prop_assert!(call.len() == 1 || tokens <= budget);
+            let mut rest = lengths;
+            rest.sort_by_key(|&length| Reverse(length));
+            let mut rest = rest.as_slice();
+            while !rest.is_empty() {
+                let count = compose(&[rest], budget)[0];
+                let tokens: usize = rest[..count].iter().sum();
+                prop_assert!(count == 1 || (count > 1 && tokens <= budget));
+                prop_assert!(rest.get(count).is_none_or(|next| tokens + next > budget));
+                rest = &rest[count..];
             }
+        }
+
+        #[test]
+        fn a_call_of_many_is_within_the_budget_and_the_first_is_in_it(
+            requests in prop::collection::vec(prop::collection::vec(1_usize..600, 1..20), 1..20),
+            budget in 1_usize..3000,
+        ) {
+            let waiting: Vec<&[usize]> = requests.iter().map(Vec::as_slice).collect();
+            let counts = compose(&waiting, budget);
+            prop_assert_eq!(counts[0], compose(&waiting[..1], budget)[0]);
+            let tokens: usize =
+                waiting.iter().zip(&counts).flat_map(|(own, &count)| &own[..count]).sum();
+            prop_assert!(tokens <= budget || counts.iter().sum::<usize>() == 1);
         }
     }
 }

@@ -16,15 +16,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use topshelf_core::{EmbedKind, Embedder, Error as CoreError, ModelIdentity, Query};
 
-use crate::batch;
 use crate::encoder::{Output, Sequence};
 use crate::engine::Settings;
 use crate::error::{ModelError, Result};
 use crate::golden;
 use crate::loaded::Loaded;
+use crate::portions::Portions;
+use crate::queue::{Piecework, Queue, QueueStats, Sequences};
 use crate::spec::{Family, ModelFolder, Pooling};
 use crate::store::Store;
-use crate::worker::{Ticket, Worker};
 
 /// The name of this stage in errors.
 const STAGE: &str = "dense";
@@ -49,7 +49,7 @@ const STAGE: &str = "dense";
 #[derive(Clone)]
 pub struct BiEncoder {
     model: Arc<Loaded>,
-    worker: Arc<Worker>,
+    queue: Arc<Queue>,
     dimension: usize,
 }
 
@@ -84,8 +84,8 @@ impl BiEncoder {
     pub fn from_folder_with(folder: &ModelFolder, settings: Settings) -> Result<Self> {
         let model = Loaded::open(folder, Family::BiEncoder, settings)?;
         let dimension = model.width(folder, Output::Hidden, folder.spec.dimension)?;
-        let worker = Worker::start(&model.spec.name)?;
-        let own = Self { model: Arc::new(model), worker: Arc::new(worker), dimension };
+        let queue = model.queue(wanted(&model))?;
+        let own = Self { model: Arc::new(model), queue: Arc::new(queue), dimension };
         golden::check(folder, own.model.encoder.engine(), |golden| {
             let query = own.embed_queries(&[&golden.query])?;
             let passage = own.embed_passages(&[&golden.passage])?;
@@ -120,61 +120,85 @@ impl BiEncoder {
         self.model.encoder.engine()
     }
 
-    fn embed_blocking<T: AsRef<str>>(&self, kind: EmbedKind, texts: &[T]) -> Result<Vec<Vec<f32>>> {
-        let texts = texts.iter().map(|text| text.as_ref().to_owned()).collect();
-        self.worker.run_blocking(self.work(kind, texts))
+    /// What waits for it and what it did so far.
+    pub fn queue(&self) -> Arc<QueueStats> {
+        Arc::clone(self.queue.stats())
     }
 
-    /// What the worker has to do for these texts.
-    fn work(
-        &self,
-        kind: EmbedKind,
-        texts: Vec<String>,
-    ) -> impl FnOnce(&Ticket<'_>) -> Result<Vec<Vec<f32>>> + Send + use<> {
-        let model = Arc::clone(&self.model);
-        move |ticket| embed(&model, kind, &texts, ticket)
+    fn embed_blocking<T: AsRef<str>>(&self, kind: EmbedKind, texts: &[T]) -> Result<Vec<Vec<f32>>> {
+        self.queue.run_blocking(Embedding::new(&self.model, kind, texts))
     }
 }
 
-/// Embeds all texts on the worker's thread.
-fn embed(
-    model: &Loaded,
-    kind: EmbedKind,
-    texts: &[String],
-    ticket: &Ticket<'_>,
-) -> Result<Vec<Vec<f32>>> {
-    let prefix = match kind {
-        EmbedKind::Query => &model.spec.query_prefix,
-        EmbedKind::Passage => &model.spec.passage_prefix,
-    };
-    if kind == EmbedKind::Query {
-        for text in texts {
-            if model.tokenizer.knows_none(&model.tokenizer.tokenise(text)?) {
-                return Err(ModelError::UnknownTokens {
-                    name: model.spec.name.clone(),
-                    language: model.spec.language.clone(),
-                });
-            }
-        }
-    }
-    let prefixed: Vec<String> = texts.iter().map(|text| format!("{prefix}{text}")).collect();
-    let sequences = model
-        .tokenizer
-        .tokenise_all(&prefixed)
-        .into_iter()
-        .map(|ids| Ok(model.tokenizer.single(&ids?).sequence))
-        .collect::<Result<Vec<Sequence>>>()?;
-    let want = match model.spec.pooling {
+/// What the model's pooling needs.
+fn wanted(model: &Loaded) -> Output {
+    match model.spec.pooling {
         Some(Pooling::Mean) => Output::Hidden,
         Some(Pooling::Cls) | None => Output::Cls,
-    };
-    let mut vectors = vec![Vec::new(); texts.len()];
-    batch::encode_all(model.encoder.as_ref(), &sequences, want, ticket, |index, rows| {
-        vectors[index] = unit(&sum_of_rows(rows, sequences[index].len(), want));
-    })?;
-    match vectors.iter().position(|vector| vector.iter().any(|value| !value.is_finite())) {
-        Some(index) => Err(model.failed(format!("text {index} has a vector without a direction"))),
-        None => Ok(vectors),
+    }
+}
+
+/// Texts on their way to vectors.
+struct Embedding {
+    model: Arc<Loaded>,
+    /// As they were given, where it matters whether the model knows any word of them.
+    queries: Vec<String>,
+    prefixed: Portions,
+    vectors: Vec<Vec<f32>>,
+}
+
+impl Embedding {
+    fn new<T: AsRef<str>>(model: &Arc<Loaded>, kind: EmbedKind, texts: &[T]) -> Self {
+        let (prefix, queries) = match kind {
+            EmbedKind::Query => (&model.spec.query_prefix, texts),
+            EmbedKind::Passage => (&model.spec.passage_prefix, &[][..]),
+        };
+        let prefixed = texts.iter().map(|text| format!("{prefix}{}", text.as_ref())).collect();
+        Self {
+            model: Arc::clone(model),
+            queries: queries.iter().map(|text| text.as_ref().to_owned()).collect(),
+            prefixed: Portions::of(prefixed),
+            vectors: vec![Vec::new(); texts.len()],
+        }
+    }
+}
+
+impl Piecework for Embedding {
+    type Answer = Vec<Vec<f32>>;
+
+    fn guess(&self) -> usize {
+        let texts = self.prefixed.texts().iter();
+        texts.map(|text| self.model.tokenizer.guess(text.len())).sum()
+    }
+
+    fn read(&mut self, room: &mut usize) -> Result<Option<Sequences>> {
+        let Loaded { tokenizer, spec, .. } = self.model.as_ref();
+        if !self.prefixed.read(room, |texts| tokenizer.tokenise_all(texts)) {
+            return Ok(None);
+        }
+        for text in &self.queries {
+            if tokenizer.knows_none(&tokenizer.tokenise(text)?) {
+                let (name, language) = (spec.name.clone(), spec.language.clone());
+                return Err(ModelError::UnknownTokens { name, language });
+            }
+        }
+        let ids = self.prefixed.take_ids().into_iter();
+        let all = ids.map(|ids| Ok(tokenizer.single(&ids?).sequence)).collect::<Result<_>>()?;
+        Ok(Some(Sequences { all, leading: 0 }))
+    }
+
+    fn take(&mut self, index: usize, sequence: &Sequence, rows: &[f32]) -> Result<()> {
+        let vector = unit(&sum_of_rows(rows, sequence.len(), wanted(&self.model)));
+        if vector.iter().any(|value| !value.is_finite()) {
+            let reason = format!("text {index} has a vector without a direction");
+            return Err(self.model.failed(reason));
+        }
+        self.vectors[index] = vector;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<Vec<f32>>> {
+        Ok(self.vectors)
     }
 }
 
@@ -218,8 +242,8 @@ impl Embedder for BiEncoder {
     }
 
     async fn embed(&self, kind: EmbedKind, texts: &[&str]) -> topshelf_core::Result<Vec<Vec<f32>>> {
-        let work = self.work(kind, texts.iter().map(|&text| text.to_owned()).collect());
-        self.worker.run(work).await.map_err(|error| match error {
+        let embedding = Embedding::new(&self.model, kind, texts);
+        self.queue.run(embedding, None).await.map_err(|error| match error {
             ModelError::UnknownTokens { .. } => CoreError::NothingToLookUp {
                 retriever: STAGE.to_owned(),
                 query: shown(texts),

@@ -7,8 +7,9 @@
 //! A pair's score depends on that pair alone, to the bit (see [`crate::encoder`]), so scores can
 //! be cached and lists can be split.
 //!
-//! The blocking methods wait for the model's [`Worker`] thread; as a
-//! [`Reranker`] it is async, and dropping the future withdraws the work.
+//! All requests wait in one queue (`src/queue`) and share the calls of the engine. The blocking
+//! methods wait for their turn; as a [`Reranker`] it is async, and dropping the future withdraws the
+//! work.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,16 +20,16 @@ use topshelf_core::{
     ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore, Reranker, Scale,
 };
 
-use crate::batch;
-use crate::encoder::Output;
+use crate::encoder::{Output, Sequence};
 use crate::engine::Settings;
 use crate::error::Result;
 use crate::golden;
 use crate::loaded::Loaded;
+use crate::portions::Portions;
+use crate::queue::{Piecework, Queue, QueueStats, Sequences};
 use crate::spec::{Family, ModelFolder};
 use crate::store::Store;
 use crate::token_cache::TokenCacheCounts;
-use crate::worker::{Ticket, Worker};
 
 /// The name of this stage in errors.
 const STAGE: &str = "rerank";
@@ -57,7 +58,7 @@ const STAGE: &str = "rerank";
 #[derive(Clone)]
 pub struct CrossEncoder {
     model: Arc<Loaded>,
-    worker: Arc<Worker>,
+    queue: Arc<Queue>,
 }
 
 /// One document of [`CrossEncoder::rank`].
@@ -153,8 +154,8 @@ impl CrossEncoder {
     pub fn from_folder_with(folder: &ModelFolder, settings: Settings) -> Result<Self> {
         let model = Loaded::open(folder, Family::CrossEncoder, settings)?;
         model.width(folder, Output::Logits, Some(1))?;
-        let worker = Worker::start(&model.spec.name)?;
-        let own = Self { model: Arc::new(model), worker: Arc::new(worker) };
+        let queue = model.queue(Output::Logits)?;
+        let own = Self { model: Arc::new(model), queue: Arc::new(queue) };
         golden::check(folder, own.model.encoder.engine(), |golden| {
             Ok(own.predict(&[(&golden.query, &golden.passage)])?[0])
         })?;
@@ -226,9 +227,13 @@ impl CrossEncoder {
         self.model.tokenizer.cache_counts()
     }
 
+    /// What waits for it and what it did so far.
+    pub fn queue(&self) -> Arc<QueueStats> {
+        Arc::clone(self.queue.stats())
+    }
+
     fn all_or_nothing(&self, pairs: Pairs) -> Result<Vec<Scored>> {
-        let model = Arc::clone(&self.model);
-        let outcomes = self.worker.run_blocking(move |ticket| score(&model, &pairs, ticket))?;
+        let outcomes = self.queue.run_blocking(Scoring::new(&self.model, pairs))?;
         outcomes
             .into_iter()
             .enumerate()
@@ -239,47 +244,89 @@ impl CrossEncoder {
     }
 }
 
-/// Scores all pairs on the worker's thread. A document that cannot be tokenised and a score that
-/// is not a number fail alone.
-fn score(
-    model: &Loaded,
-    pairs: &Pairs,
-    ticket: &Ticket<'_>,
-) -> Result<Vec<std::result::Result<Scored, PassageFailure>>> {
-    let queries =
-        model.tokenizer.tokenise_all(&pairs.queries).into_iter().collect::<Result<Vec<_>>>()?;
-    let documents = model.tokenizer.tokenise_documents(&pairs.documents);
+/// One pair's score, or why it has none.
+type Outcome = std::result::Result<Scored, PassageFailure>;
 
-    let mut outcomes: Vec<std::result::Result<Scored, PassageFailure>> =
-        Vec::with_capacity(pairs.places.len());
-    let (mut sequences, mut of_sequence) = (Vec::new(), Vec::new());
-    for &(query, document) in &pairs.places {
-        outcomes.push(match &documents[document] {
-            Ok(ids) => {
-                let assembled = model.tokenizer.pair(&queries[query], ids);
-                sequences.push(assembled.sequence);
-                of_sequence.push(outcomes.len());
-                Ok(Scored {
-                    score: f32::NAN,
-                    truncated_tokens: assembled.truncated_tokens,
-                    query_truncated_tokens: assembled.query_truncated_tokens,
-                })
-            }
-            Err(error) => Err(PassageFailure { reason: error.to_string() }),
-        });
+/// Pairs on their way to scores. A document that cannot be tokenised and a score that is not a
+/// number fail alone.
+struct Scoring {
+    model: Arc<Loaded>,
+    queries: Portions,
+    documents: Portions,
+    places: Vec<(usize, usize)>,
+    outcomes: Vec<Outcome>,
+    /// The place of each sequence's outcome.
+    of_sequence: Vec<usize>,
+}
+
+impl Scoring {
+    fn new(model: &Arc<Loaded>, pairs: Pairs) -> Self {
+        let Pairs { queries, documents, places } = pairs;
+        Self {
+            model: Arc::clone(model),
+            queries: Portions::of(queries),
+            documents: Portions::of(documents),
+            places,
+            outcomes: Vec::new(),
+            of_sequence: Vec::new(),
+        }
     }
-    batch::encode_all(model.encoder.as_ref(), &sequences, Output::Logits, ticket, |index, row| {
-        let outcome = &mut outcomes[of_sequence[index]];
-        if row[0].is_finite() {
+}
+
+impl Piecework for Scoring {
+    type Answer = Vec<Outcome>;
+
+    fn guess(&self) -> usize {
+        let (queries, documents) = (self.queries.texts(), self.documents.texts());
+        let bytes =
+            |&(query, document): &(usize, usize)| queries[query].len() + documents[document].len();
+        self.places.iter().map(|pair| self.model.tokenizer.guess(bytes(pair))).sum()
+    }
+
+    fn read(&mut self, room: &mut usize) -> Result<Option<Sequences>> {
+        let tokenizer = &self.model.tokenizer;
+        let is_read = self.queries.read(room, |texts| tokenizer.tokenise_all(texts))
+            && self.documents.read(room, |texts| tokenizer.tokenise_documents(texts));
+        if !is_read {
+            return Ok(None);
+        }
+        let queries = self.queries.take_ids().into_iter().collect::<Result<Vec<_>>>()?;
+        let documents = self.documents.take_ids();
+        let mut all: Vec<Sequence> = Vec::with_capacity(self.places.len());
+        for &(query, document) in &self.places {
+            self.outcomes.push(match &documents[document] {
+                Ok(ids) => {
+                    let assembled = tokenizer.pair(&queries[query], ids);
+                    all.push(assembled.sequence);
+                    self.of_sequence.push(self.outcomes.len());
+                    Ok(Scored {
+                        score: f32::NAN,
+                        truncated_tokens: assembled.truncated_tokens,
+                        query_truncated_tokens: assembled.query_truncated_tokens,
+                    })
+                }
+                Err(error) => Err(PassageFailure { reason: error.to_string() }),
+            });
+        }
+        Ok(Some(Sequences { all, leading: 0 }))
+    }
+
+    fn take(&mut self, index: usize, _sequence: &Sequence, rows: &[f32]) -> Result<()> {
+        let outcome = &mut self.outcomes[self.of_sequence[index]];
+        if rows[0].is_finite() {
             if let Ok(scored) = outcome {
-                scored.score = row[0];
+                scored.score = rows[0];
             }
         } else {
-            let reason = format!("the model gave {} instead of a score", row[0]);
+            let reason = format!("the model gave {} instead of a score", rows[0]);
             *outcome = Err(PassageFailure { reason });
         }
-    })?;
-    Ok(outcomes)
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<Outcome>> {
+        Ok(self.outcomes)
+    }
 }
 
 #[async_trait]
@@ -308,13 +355,9 @@ impl Reranker for CrossEncoder {
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {
         let texts = passages.iter().map(|passage| passage.model_text());
-        let pairs = Pairs::of_query(query.text(), texts);
-        let model = Arc::clone(&self.model);
-        let outcomes = self
-            .worker
-            .run(move |ticket| score(&model, &pairs, ticket))
-            .await
-            .map_err(|error| error.into_stage(STAGE))?;
+        let scoring = Scoring::new(&self.model, Pairs::of_query(query.text(), texts));
+        let outcomes = self.queue.run(scoring, query.due()).await;
+        let outcomes = outcomes.map_err(|error| error.into_stage(STAGE))?;
         let outcome = |scored: Scored| RerankScore {
             truncated_tokens: scored.truncated_tokens,
             query_truncated_tokens: scored.query_truncated_tokens,
@@ -400,10 +443,10 @@ mod tests {
             },
             spec,
             tokenizer: TextTokenizer::load(&folder).unwrap(),
-            encoder: Box::new(encoder),
+            encoder: Arc::new(encoder),
         };
-        let worker = Worker::start("fake").unwrap();
-        CrossEncoder { model: Arc::new(model), worker: Arc::new(worker) }
+        let queue = model.queue(Output::Logits).unwrap();
+        CrossEncoder { model: Arc::new(model), queue: Arc::new(queue) }
     }
 
     fn passages(texts: &[&str]) -> Vec<Arc<Passage>> {

@@ -16,7 +16,7 @@
 //! | `Hidden` | `[tokens, width]`: the last hidden state of every token, sequences end to end |
 //!
 //! The implementations are [`crate::native`] and, over ONNX files, [`crate::onnx`]; which sequences
-//! run together is decided in [`crate::batch`].
+//! run together is decided in `src/batch.rs`.
 
 use crate::error::Result;
 

@@ -7,16 +7,16 @@
 //! | the models that Topshelf knows by name | [`catalogue`] |
 //! | a model in a folder of the user's | `folder`, `describe` |
 //! | where model files lie on disk, pulling and verifying them | [`store`], [`pull`] |
-//! | text to ids, pairs, truncation; tokens that are kept | [`tokenise`], `token_cache` |
+//! | text to ids, pairs, truncation; in portions; tokens that are kept | [`tokenise`], `portions`, `token_cache` |
 //! | ids to hidden states or logits: the [`encoder::Encoder`] seam, the native engine and the ONNX path behind it, and which of them a model gets | [`encoder`], [`native`], [`onnx`], [`engine`] |
-//! | which sequences run together | [`batch`] |
+//! | whose turn it is, and which sequences run together | `queue`, `batch` |
 //! | (query, passage) to a logit | [`CrossEncoder`] |
 //! | text to a unit vector | [`BiEncoder`] |
 //! | text to a unit vector a token, and MaxSim over them | [`LateInteraction`], `projection` |
 //! | a prompt to what follows it | [`LocalModel`], [`decoder`] |
-//! | the worker thread that serves them to async callers | [`worker`] |
+//! | the thread that serves a language model to async callers | [`worker`] |
 
-pub mod batch;
+mod batch;
 mod bi_encoder;
 pub mod catalogue;
 mod cross_encoder;
@@ -32,8 +32,10 @@ mod late_interaction;
 mod loaded;
 pub mod native;
 pub mod onnx;
+mod portions;
 mod projection;
 pub mod pull;
+mod queue;
 pub mod spec;
 pub mod store;
 mod token_cache;
@@ -46,6 +48,7 @@ pub use cross_encoder::{CrossEncoder, Ranked, Scored};
 pub use decoder::LocalModel;
 pub use error::{ModelError, Result};
 pub use late_interaction::LateInteraction;
+pub use queue::{QueueCounts, QueueStats, WAIT_BOUNDS_MS};
 pub use spec::{Expansion, Family, ModelFolder, ModelSpec, Pooling, TokenSettings};
 pub use store::Store;
 pub use token_cache::TokenCacheCounts;

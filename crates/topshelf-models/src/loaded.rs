@@ -1,10 +1,13 @@
 //! What a cross-encoder and a bi-encoder share once they are in memory: [`Loaded`].
 
+use std::sync::Arc;
+
 use topshelf_core::ModelIdentity;
 
 use crate::encoder::{Encoder, Output};
 use crate::engine::{self, Settings};
 use crate::error::{ModelError, Result};
+use crate::queue::Queue;
 use crate::spec::{Family, ModelFolder, ModelSpec};
 use crate::tokenise::TextTokenizer;
 
@@ -13,7 +16,7 @@ pub(crate) struct Loaded {
     pub(crate) spec: ModelSpec,
     pub(crate) identity: ModelIdentity,
     pub(crate) tokenizer: TextTokenizer,
-    pub(crate) encoder: Box<dyn Encoder>,
+    pub(crate) encoder: Arc<dyn Encoder>,
 }
 
 impl Loaded {
@@ -32,7 +35,7 @@ impl Loaded {
             });
         }
         let tokenizer = TextTokenizer::load(folder)?.with_threads(settings.threads);
-        let encoder = engine::open(folder, settings)?;
+        let encoder: Arc<dyn Encoder> = engine::open(folder, settings)?.into();
         let identity = ModelIdentity {
             name: spec.name.clone(),
             fingerprint: folder.fingerprint.clone(),
@@ -63,6 +66,11 @@ impl Loaded {
             )),
             (Some(width), _) => Ok(width),
         }
+    }
+
+    /// Starts the queue in front of it, for this output.
+    pub(crate) fn queue(&self, want: Output) -> Result<Queue> {
+        Queue::start(&self.spec.name, Arc::clone(&self.encoder), want)
     }
 
     /// A failure of the engine on this model.

@@ -8,7 +8,7 @@
 //! `scale = (max(x, 0) - min(x, 0)) / 255` (ONNX operator `DynamicQuantizeLinear`). With several
 //! sequences in a tensor that scale, and so every score, would depend on the neighbours and on
 //! the padding. So each sequence is a tensor of its own and several run at once, one thread each;
-//! [`crate::batch`] has the figures, by which this is also the fastest way. A sequence that is
+//! `src/batch.rs` has the figures, by which this is also the fastest way. A sequence that is
 //! alone gets all threads, with the same bits.
 //!
 //! **Agreement with ONNX Runtime** on the same file and the same sequence is not exact, and cannot

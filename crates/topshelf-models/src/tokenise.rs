@@ -38,6 +38,9 @@ use crate::onnx::default_threads;
 use crate::spec::ModelFolder;
 use crate::token_cache::{DEFAULT_LIMIT, Key, TokenCache, TokenCacheCounts};
 
+/// Bytes of a token, as a rule.
+const BYTES_PER_TOKEN: usize = 4;
+
 /// Bytes of text that are worth a thread: 0.43 ms of work, against 0.05 ms to start it.
 const BYTES_PER_THREAD: usize = 2 * 1024;
 
@@ -189,6 +192,11 @@ impl TextTokenizer {
             ids
         });
         found.into_iter().filter_map(|ids| ids.map(Ok).or_else(|| new.next())).collect()
+    }
+
+    /// About how many tokens the model reads of a sequence with so many bytes of text.
+    pub fn guess(&self, bytes: usize) -> usize {
+        (self.single.special + bytes / BYTES_PER_TOKEN).min(self.max_tokens)
     }
 
     /// What the cache of documents did so far.

@@ -1,8 +1,10 @@
-//! The thread that runs a model: async callers on one side, blocking computation on the other.
+//! The thread that runs a language model: async callers on one side, blocking computation on the
+//! other. What encodes has a queue of its own kind, which mixes requests (`src/queue`); what writes
+//! runs one request after the other.
 //!
-//! Each loaded model has one [`Worker`]. A piece of work is a closure; it waits in a queue of
-//! [`QUEUE`] places, runs on the worker's thread (which shares it out over the engine's threads),
-//! and its answer comes back through a one-shot channel.
+//! Each language model in memory has one [`Worker`]. A piece of work is a closure; it waits in a
+//! queue of [`QUEUE`] places, runs on the worker's thread (which shares it out over the engine's
+//! threads), and its answer comes back through a one-shot channel.
 //!
 //! * **A full queue holds callers back**: their futures wait, no thread is blocked.
 //! * **Dropping the future withdraws the work**: queued work is then skipped, running work
@@ -209,7 +211,7 @@ impl Wake for Unpark {
     }
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);

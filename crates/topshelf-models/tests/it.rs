@@ -10,6 +10,7 @@ mod it {
     mod native;
     mod pull_hub;
     mod pull_pip;
+    mod queue;
     mod store;
     mod support;
     mod token_cache;

@@ -17,6 +17,8 @@ struct Numbers {
     /// For each passage.
     takes: Duration,
     calls: Arc<Mutex<Vec<usize>>>,
+    /// What the query said at the latest call.
+    due: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Numbers {
@@ -26,7 +28,8 @@ impl Numbers {
             fingerprint: "0".into(),
             engine: "test".into(),
         };
-        Self { identity, factor, takes: Duration::ZERO, calls: Arc::default() }
+        let (calls, due) = (Arc::default(), Arc::default());
+        Self { identity, factor, takes: Duration::ZERO, calls, due }
     }
 }
 
@@ -40,8 +43,9 @@ impl Reranker for Numbers {
         Scale::Logit
     }
 
-    async fn score(&self, _: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
         self.calls.lock().unwrap().push(passages.len());
+        *self.due.lock().unwrap() = query.due();
         std::thread::sleep(self.takes * passages.len() as u32);
         Ok(passages
             .iter()
@@ -129,7 +133,7 @@ fn what_cannot_enter_the_top_is_spared() {
 #[test]
 fn a_deadline_leaves_the_rest_where_it_was() {
     let slow = Numbers { takes: Duration::from_millis(2), ..Numbers::new(1.0) };
-    let calls = Arc::clone(&slow.calls);
+    let (calls, due) = (Arc::clone(&slow.calls), Arc::clone(&slow.due));
     let policy = Policy { deadline: Some(Duration::from_millis(60)), ..Policy::default() };
     let stage = SecondStage::new(slow).with_policy(policy).unwrap();
     let all: Vec<String> = (0..100).map(|n| n.to_string()).collect();
@@ -144,6 +148,8 @@ fn a_deadline_leaves_the_rest_where_it_was() {
     // All of them would take 200 ms; the machine may be busy.
     assert!(took < Duration::from_millis(150), "{took:?}");
     assert!(calls.lock().unwrap().len() > 2);
+    let due = due.lock().unwrap().unwrap();
+    assert!((start..start + took).contains(&(due - Duration::from_millis(60))), "it is told");
     for (place, hit) in ranking.hits().iter().enumerate() {
         assert_eq!(hit.signal("rerank").is_some(), place < scored);
         if place >= scored {

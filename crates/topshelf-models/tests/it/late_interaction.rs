@@ -12,7 +12,7 @@ use topshelf_models::{BiEncoder, Family, LateInteraction, ModelError, Store};
 
 use super::inference::folder;
 
-const LATE: &str = "answerdotai/answerai-colbert-small-v1";
+pub(super) const LATE: &str = "answerdotai/answerai-colbert-small-v1";
 
 const QUERY: &str = "How many people live in Berlin?";
 const PASSAGES: [&str; 3] = [

@@ -16,27 +16,29 @@
 //! [`crate::encoder`]), so they can be stored: encoded beforehand, a hundred passages take less than
 //! a millisecond.
 
+mod work;
+
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    EmbedKind, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore, Reranker,
-    Scale, TokenEmbedder, TokenMatch, TokenVectors,
+    EmbedKind, ModelIdentity, Passage, Query, RerankOutcome, Reranker, Scale, TokenEmbedder,
+    TokenMatch, TokenVectors,
 };
-use topshelf_kernels::attention::{pack_keys, packed_keys_len};
-use topshelf_kernels::{l2_normalise, max_sim};
+use topshelf_kernels::l2_normalise;
 
-use crate::batch;
-use crate::encoder::{Output, Sequence};
+use self::work::{Embedding, Explaining, Scoring};
+use crate::encoder::Output;
 use crate::engine::Settings;
 use crate::error::{ModelError, Result};
 use crate::golden;
 use crate::loaded::Loaded;
 use crate::projection::Projection;
+use crate::queue::{Queue, QueueStats};
 use crate::spec::{Expansion, Family, ModelFolder, TokenSettings};
 use crate::store::Store;
-use crate::worker::{Ticket, Worker};
+use crate::tokenise::Assembled;
 
 /// The name of this stage in errors.
 const STAGE: &str = "rerank";
@@ -59,10 +61,10 @@ const STAGE: &str = "rerank";
 #[derive(Clone)]
 pub struct LateInteraction {
     model: Arc<Late>,
-    worker: Arc<Worker>,
+    queue: Arc<Queue>,
 }
 
-/// What the worker's thread needs.
+/// What the model's thread needs.
 struct Late {
     loaded: Loaded,
     projection: Projection,
@@ -73,12 +75,6 @@ struct Late {
     mask: Option<u32>,
     /// Ids that get no vector in passages, ascending.
     skip: Vec<u32>,
-}
-
-/// A text's tokens as the model reads them.
-struct Read {
-    sequence: Sequence,
-    truncated_tokens: usize,
 }
 
 impl LateInteraction {
@@ -112,8 +108,8 @@ impl LateInteraction {
     pub fn from_folder_with(folder: &ModelFolder, settings: Settings) -> Result<Self> {
         let loaded = Loaded::open(folder, Family::LateInteraction, settings)?;
         let late = Late::of(folder, loaded)?;
-        let worker = Worker::start(&late.loaded.spec.name)?;
-        let own = Self { model: Arc::new(late), worker: Arc::new(worker) };
+        let queue = late.loaded.queue(Output::Hidden)?;
+        let own = Self { model: Arc::new(late), queue: Arc::new(queue) };
         golden::check(folder, own.engine(), |golden| {
             Ok(own.score(&golden.query, &[&golden.passage])?[0])
         })?;
@@ -127,12 +123,8 @@ impl LateInteraction {
     /// [`ModelError::Tokenise`] and [`ModelError::Inference`], the latter also for a vector that
     /// has no direction.
     pub fn score<D: AsRef<str>>(&self, query: &str, documents: &[D]) -> Result<Vec<f32>> {
-        let model = Arc::clone(&self.model);
-        let query = query.to_owned();
-        let documents: Vec<String> =
-            documents.iter().map(|document| document.as_ref().to_owned()).collect();
-        let outcomes =
-            self.worker.run_blocking(move |ticket| score(&model, &query, &documents, ticket))?;
+        let documents = documents.iter().map(|document| document.as_ref().to_owned()).collect();
+        let outcomes = self.queue.run_blocking(Scoring::new(&self.model, query, documents))?;
         let scores = outcomes.into_iter().enumerate().map(|(index, outcome)| match outcome {
             Ok(scored) => Ok(scored.score),
             Err(failure) => Err(self.model.loaded.failed(format!("document {index}: {failure}"))),
@@ -146,8 +138,7 @@ impl LateInteraction {
     ///
     /// As [`Self::score`].
     pub fn embed<T: AsRef<str>>(&self, kind: EmbedKind, texts: &[T]) -> Result<Vec<TokenVectors>> {
-        let texts = texts.iter().map(|text| text.as_ref().to_owned()).collect();
-        self.worker.run_blocking(self.work(kind, texts))
+        self.queue.run_blocking(Embedding::new(&self.model, kind, texts))
     }
 
     /// What computes the vectors: engine, version, precision, instruction set.
@@ -160,24 +151,9 @@ impl LateInteraction {
         self.model.projection.outputs()
     }
 
-    fn work(
-        &self,
-        kind: EmbedKind,
-        texts: Vec<String>,
-    ) -> impl FnOnce(&Ticket<'_>) -> Result<Vec<TokenVectors>> + Send + use<> {
-        let model = Arc::clone(&self.model);
-        move |ticket| {
-            let mut all = vec![TokenVectors::default(); texts.len()];
-            let failures = embed(&model, kind, &texts, ticket, |index, vectors| {
-                all[index] = vectors;
-            })?;
-            match failures.into_iter().next() {
-                Some((index, reason)) => {
-                    Err(model.loaded.failed(format!("text {index}: {reason}")))
-                }
-                None => Ok(all),
-            }
-        }
+    /// What waits for it and what it did so far.
+    pub fn queue(&self) -> Arc<QueueStats> {
+        Arc::clone(self.queue.stats())
     }
 }
 
@@ -226,15 +202,32 @@ impl Late {
         Ok(Self { loaded, projection, settings, query_marker, passage_marker, mask, skip })
     }
 
+    /// The most tokens of such a text.
+    fn limit(&self, kind: EmbedKind) -> usize {
+        match kind {
+            EmbedKind::Query => self.settings.query_tokens,
+            EmbedKind::Passage => self.settings.passage_tokens,
+        }
+    }
+
+    /// The ids of texts. Only passages come again.
+    fn tokenise(&self, kind: EmbedKind, texts: &[String]) -> Vec<Result<Vec<u32>>> {
+        match kind {
+            EmbedKind::Query => self.loaded.tokenizer.tokenise_all(texts),
+            EmbedKind::Passage => self.loaded.tokenizer.tokenise_documents(texts),
+        }
+    }
+
     /// The sequence of a text.
-    fn read(&self, kind: EmbedKind, ids: &[u32]) -> Read {
-        let (marker, limit) = match kind {
-            EmbedKind::Query => (self.query_marker, self.settings.query_tokens),
-            EmbedKind::Passage => (self.passage_marker, self.settings.passage_tokens),
+    fn read(&self, kind: EmbedKind, ids: &[u32]) -> Assembled {
+        let marker = match kind {
+            EmbedKind::Query => self.query_marker,
+            EmbedKind::Passage => self.passage_marker,
         };
-        let assembled = self.loaded.tokenizer.marked(marker, ids, limit);
-        let mut sequence = assembled.sequence;
+        let limit = self.limit(kind);
+        let mut assembled = self.loaded.tokenizer.marked(marker, ids, limit);
         if let (EmbedKind::Query, Some(mask)) = (kind, self.mask) {
+            let sequence = &mut assembled.sequence;
             let added = limit.saturating_sub(sequence.len());
             let type_id = sequence.type_ids.last().copied().unwrap_or_default();
             sequence.ids.resize(sequence.ids.len() + added, mask);
@@ -243,7 +236,7 @@ impl Late {
                 sequence.unattended = added;
             }
         }
-        Read { sequence, truncated_tokens: assembled.truncated_tokens }
+        assembled
     }
 
     /// Whether a token of such a text has a vector.
@@ -251,11 +244,11 @@ impl Late {
         kind == EmbedKind::Query || self.skip.binary_search(&id).is_err()
     }
 
-    /// The vectors of a sequence from its states; none where one has no direction.
-    fn vectors(&self, kind: EmbedKind, read: &Read, states: &[f32]) -> Option<TokenVectors> {
-        let width = states.len() / read.sequence.len();
+    /// The vectors of a sequence of these ids from its states; none where one has no direction.
+    fn vectors(&self, kind: EmbedKind, ids: &[u32], states: &[f32]) -> Option<TokenVectors> {
+        let width = states.len() / ids.len();
         let mut kept = Vec::with_capacity(states.len());
-        for (state, &id) in states.chunks_exact(width).zip(&read.sequence.ids) {
+        for (state, &id) in states.chunks_exact(width).zip(ids) {
             if self.has_vector(kind, id) {
                 kept.extend_from_slice(state);
             }
@@ -268,136 +261,12 @@ impl Late {
                 return None;
             }
         }
-        Some(TokenVectors { dimension, values, truncated_tokens: read.truncated_tokens })
+        Some(TokenVectors { dimension, values, truncated_tokens: 0 })
     }
 }
 
 fn mask(loaded: &Loaded) -> Option<u32> {
     ["[MASK]", "<mask>"].iter().find_map(|token| loaded.tokenizer.id_of(token))
-}
-
-/// Embeds all texts on the worker's thread and hands over the vectors of each as they come. The
-/// answer is which texts failed, and why.
-fn embed(
-    model: &Late,
-    kind: EmbedKind,
-    texts: &[String],
-    ticket: &Ticket<'_>,
-    mut each: impl FnMut(usize, TokenVectors),
-) -> Result<Vec<(usize, String)>> {
-    let tokenizer = &model.loaded.tokenizer;
-    let ids = match kind {
-        EmbedKind::Query => tokenizer.tokenise_all(texts),
-        EmbedKind::Passage => tokenizer.tokenise_documents(texts),
-    };
-    let mut failures = Vec::new();
-    let (mut reads, mut of_read) = (Vec::new(), Vec::new());
-    for (index, ids) in ids.into_iter().enumerate() {
-        match ids {
-            Ok(ids) => {
-                reads.push(model.read(kind, &ids));
-                of_read.push(index);
-            }
-            Err(error) => failures.push((index, error.to_string())),
-        }
-    }
-    let sequences: Vec<Sequence> =
-        reads.iter_mut().map(|read| std::mem::take(&mut read.sequence)).collect();
-    let encoder = model.loaded.encoder.as_ref();
-    batch::encode_all(encoder, &sequences, Output::Hidden, ticket, |place, states| {
-        let read = Read {
-            sequence: sequences[place].clone(),
-            truncated_tokens: reads[place].truncated_tokens,
-        };
-        match model.vectors(kind, &read, states) {
-            Some(vectors) => each(of_read[place], vectors),
-            None => failures.push((of_read[place], "it has a vector without a direction".into())),
-        }
-    })?;
-    Ok(failures)
-}
-
-/// Scores all documents on the worker's thread. One that cannot be read fails alone.
-fn score(
-    model: &Late,
-    query: &str,
-    documents: &[String],
-    ticket: &Ticket<'_>,
-) -> Result<Vec<RerankOutcome>> {
-    let mut queries = TokenVectors::default();
-    let failed = embed(model, EmbedKind::Query, &[query.to_owned()], ticket, |_, vectors| {
-        queries = vectors;
-    })?;
-    if let Some((_, reason)) = failed.into_iter().next() {
-        return Err(model.loaded.failed(format!("the query: {reason}")));
-    }
-    let unread = || Err(PassageFailure { reason: "it was not read".to_owned() });
-    let mut outcomes: Vec<RerankOutcome> = documents.iter().map(|_| unread()).collect();
-    let (mut packed, mut best) = (Vec::new(), vec![0.0; queries.count()]);
-    let failures = embed(model, EmbedKind::Passage, documents, ticket, |index, vectors| {
-        let (count, dimension) = (vectors.count(), vectors.dimension);
-        packed.resize(packed_keys_len(count, dimension), 0.0);
-        pack_keys(&vectors.values, dimension, count, dimension, &mut packed);
-        outcomes[index] = outcome(
-            max_sim(&queries.values, dimension, &packed, count, &mut best),
-            vectors.truncated_tokens,
-            queries.truncated_tokens,
-        );
-    })?;
-    for (index, reason) in failures {
-        outcomes[index] = Err(PassageFailure { reason });
-    }
-    Ok(outcomes)
-}
-
-fn outcome(score: f32, truncated_tokens: usize, query_truncated_tokens: usize) -> RerankOutcome {
-    if !score.is_finite() {
-        let reason = "it has no token with a vector".to_owned();
-        return Err(PassageFailure { reason });
-    }
-    Ok(RerankScore { truncated_tokens, query_truncated_tokens, ..RerankScore::new(score) })
-}
-
-/// For each query vector the passage's vector that answers it best, on the worker's thread.
-fn explain(
-    model: &Late,
-    query: &str,
-    passage: &str,
-    ticket: &Ticket<'_>,
-) -> Result<Vec<TokenMatch>> {
-    let tokenizer = &model.loaded.tokenizer;
-    let mut vectors = [TokenVectors::default(), TokenVectors::default()];
-    let kinds = [(EmbedKind::Query, query), (EmbedKind::Passage, passage)];
-    for ((kind, text), own) in kinds.into_iter().zip(&mut vectors) {
-        let failed = embed(model, kind, &[text.to_owned()], ticket, |_, found| *own = found)?;
-        if let Some((_, reason)) = failed.into_iter().next() {
-            return Err(model.loaded.failed(reason));
-        }
-    }
-    let [queries, passages] = vectors;
-    let of_query = model.read(EmbedKind::Query, &tokenizer.tokenise(query)?).sequence.ids;
-    let of_passage = model.read(EmbedKind::Passage, &tokenizer.tokenise(passage)?);
-    let mut spans = tokenizer.spans(passage)?;
-    spans.truncate(spans.len() - of_passage.truncated_tokens);
-    let before = tokenizer.single_start() + usize::from(model.passage_marker.is_some());
-    let kept: Vec<usize> = (0..of_passage.sequence.len())
-        .filter(|&place| model.has_vector(EmbedKind::Passage, of_passage.sequence.ids[place]))
-        .collect();
-    let matches =
-        queries.values.chunks_exact(queries.dimension).zip(of_query).filter_map(|(vector, id)| {
-            let similar = |other: &[f32]| vector.iter().zip(other).map(|(q, d)| q * d).sum::<f32>();
-            let all = passages.values.chunks_exact(passages.dimension).map(similar).enumerate();
-            let (best, similarity) = all.max_by(|a, b| a.1.total_cmp(&b.1))?;
-            let place = kept[best];
-            let span = place.checked_sub(before).and_then(|place| spans.get(place).cloned());
-            Some(TokenMatch {
-                query: tokenizer.token(id),
-                passage: tokenizer.token(of_passage.sequence.ids[place]),
-                span: span.unwrap_or_default(),
-                similarity,
-            })
-        });
-    Ok(matches.collect())
 }
 
 #[async_trait]
@@ -425,11 +294,10 @@ impl Reranker for LateInteraction {
         query: &Query,
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {
-        let model = Arc::clone(&self.model);
-        let query = query.text().to_owned();
-        let documents: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
-        let work = move |ticket: &Ticket<'_>| score(&model, &query, &documents, ticket);
-        self.worker.run(work).await.map_err(|error| error.into_stage(STAGE))
+        let documents = passages.iter().map(|passage| passage.model_text()).collect();
+        let scoring = Scoring::new(&self.model, query.text(), documents);
+        let outcomes = self.queue.run(scoring, query.due()).await;
+        outcomes.map_err(|error| error.into_stage(STAGE))
     }
 
     async fn explain(
@@ -437,10 +305,9 @@ impl Reranker for LateInteraction {
         query: &Query,
         passage: &Arc<Passage>,
     ) -> topshelf_core::Result<Vec<TokenMatch>> {
-        let model = Arc::clone(&self.model);
-        let (query, passage) = (query.text().to_owned(), passage.model_text());
-        let work = move |ticket: &Ticket<'_>| explain(&model, &query, &passage, ticket);
-        self.worker.run(work).await.map_err(|error| error.into_stage(STAGE))
+        let explaining = Explaining::new(&self.model, query.text(), passage.model_text());
+        let matches = self.queue.run(explaining, query.due()).await;
+        matches.map_err(|error| error.into_stage(STAGE))
     }
 }
 
@@ -459,8 +326,8 @@ impl TokenEmbedder for LateInteraction {
         kind: EmbedKind,
         texts: &[&str],
     ) -> topshelf_core::Result<Vec<TokenVectors>> {
-        let work = self.work(kind, texts.iter().map(|&text| text.to_owned()).collect());
-        self.worker.run(work).await.map_err(|error| error.into_stage(STAGE))
+        let vectors = self.queue.run(Embedding::new(&self.model, kind, texts), None).await;
+        vectors.map_err(|error| error.into_stage(STAGE))
     }
 }
 
