@@ -1,5 +1,6 @@
 //! The queue before an encoder whose calls can be watched and held up.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -63,7 +64,7 @@ struct Bench {
     queue: Queue,
     calls: Arc<Mutex<Vec<Vec<u32>>>>,
     started: Receiver<()>,
-    release: Option<Sender<()>>,
+    release: RefCell<Option<Sender<()>>>,
 }
 
 impl Bench {
@@ -77,14 +78,14 @@ impl Bench {
         let (release, released) = channel();
         let gate = Some(Mutex::new((started, released)));
         let bench = Self::of(|calls| Machine { budget, takes: Duration::ZERO, calls, gate });
-        Self { started: has_started, release: Some(release), ..bench }
+        Self { started: has_started, release: RefCell::new(Some(release)), ..bench }
     }
 
     fn of(machine: impl FnOnce(Arc<Mutex<Vec<Vec<u32>>>>) -> Machine) -> Self {
         let calls = Arc::default();
         let machine = Arc::new(machine(Arc::clone(&calls)));
         let queue = Queue::start("m", machine, Output::Logits).unwrap();
-        Self { queue, calls, started: channel().1, release: None }
+        Self { queue, calls, started: channel().1, release: RefCell::default() }
     }
 
     /// Puts a request into the queue.
@@ -102,8 +103,8 @@ impl Bench {
     }
 
     /// Lets all calls go on from now on.
-    fn open(&mut self) {
-        self.release = None;
+    fn open(&self) {
+        self.release.take();
     }
 
     fn calls(&self) -> Vec<Vec<u32>> {
@@ -204,7 +205,7 @@ fn what_leads_comes_back_first_even_from_one_call() {
 
 #[test]
 fn requests_share_calls_in_the_order_in_which_they_are_due() {
-    let mut bench = Bench::gated(100);
+    let bench = Bench::gated(100);
     let blocker = bench.block();
     let requests = [
         bench.ask(plain(&[(1, 30), (1, 20)]), after(0)),
@@ -223,7 +224,7 @@ fn requests_share_calls_in_the_order_in_which_they_are_due() {
 
 #[test]
 fn a_small_request_overtakes_a_large_one_between_two_calls() {
-    let mut bench = Bench::gated(10_000);
+    let bench = Bench::gated(10_000);
     let large = bench.ask(plain(&[(1, 3_000); 9]), None);
     bench.started.recv().unwrap();
     let small = bench.ask(plain(&[(2, 20), (3, 10)]), None);
@@ -236,7 +237,7 @@ fn a_small_request_overtakes_a_large_one_between_two_calls() {
 
 #[test]
 fn a_deadline_brings_forward_and_patience_does_not_put_off() {
-    let mut bench = Bench::gated(10);
+    let bench = Bench::gated(10);
     let blocker = bench.block();
     let order = [(1, None), (2, after(3_600_000)), (3, after(0))];
     let requests: Vec<_> =
@@ -251,7 +252,7 @@ fn a_deadline_brings_forward_and_patience_does_not_put_off() {
 
 #[test]
 fn nothing_that_comes_later_goes_before_what_is_overdue() {
-    let mut bench = Bench::gated(100);
+    let bench = Bench::gated(100);
     let blocker = bench.block();
     let large = bench.ask(plain(&[(1, 60); 5]), after(0));
     let small: Vec<_> = (0..5).map(|_| bench.ask(plain(&[(2, 50)]), after(0))).collect();
@@ -295,7 +296,7 @@ fn a_large_request_ends_under_a_constant_stream_of_small_ones() {
 
 #[test]
 fn what_nobody_waits_for_is_not_read_and_not_run() {
-    let mut bench = Bench::gated(10);
+    let bench = Bench::gated(10);
     let blocker = bench.block();
     let reads = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&reads);
@@ -313,7 +314,7 @@ fn what_nobody_waits_for_is_not_read_and_not_run() {
 
 #[test]
 fn who_goes_away_costs_no_further_call() {
-    let mut bench = Bench::gated(10);
+    let bench = Bench::gated(10);
     let large = bench.ask(plain(&[(1, 10); 20]), None);
     bench.started.recv().unwrap();
     assert_eq!((bench.counts().waiting, bench.counts().under_way), (0, 1));
@@ -328,7 +329,7 @@ fn who_goes_away_costs_no_further_call() {
 #[test]
 fn only_who_makes_a_call_fail_fails() {
     for (guilty, reason) in [(PANICS, "on purpose"), (FAILS, "it fails")] {
-        let mut bench = Bench::gated(100);
+        let bench = Bench::gated(100);
         let blocker = bench.block();
         let first = bench.ask(plain(&[(1, 5), (2, 10)]), after(0));
         let second = bench.ask(plain(&[(3, 10), (guilty, 5), (4, 10)]), after(0));
@@ -350,7 +351,7 @@ fn only_who_makes_a_call_fail_fails() {
 
 #[test]
 fn a_panic_in_a_piece_is_an_error_of_that_request() {
-    let mut bench = Bench::gated(100);
+    let bench = Bench::gated(100);
     let blocker = bench.block();
     let reading: Box<dyn FnMut() + Send> = Box::new(|| panic!("in read"));
     let requests = [
@@ -378,7 +379,7 @@ fn a_panic_in_a_piece_is_an_error_of_that_request() {
 
 #[test]
 fn while_a_large_request_is_read_more_urgent_ones_go_first() {
-    let mut bench = Bench::gated(10);
+    let bench = Bench::gated(10);
     let (portion, read_one) = channel();
     let (next, read_next) = channel::<()>();
     let on_read: Box<dyn FnMut() + Send> = Box::new(move || {
@@ -398,7 +399,7 @@ fn while_a_large_request_is_read_more_urgent_ones_go_first() {
 
 #[test]
 fn more_callers_than_places_are_all_served() {
-    let mut bench = Bench::gated(10);
+    let bench = Bench::gated(10);
     let blocker = bench.block();
     let mut requests: Vec<_> =
         (0..3 * PLACES as u32).map(|_| bench.ask(plain(&[(1, 1)]), None)).collect();
@@ -426,7 +427,7 @@ fn more_callers_than_places_are_all_served() {
 
 #[test]
 fn a_free_place_goes_to_the_one_that_is_due_first() {
-    let mut bench = Bench::gated(10);
+    let bench = Bench::gated(10);
     let blocker = bench.block();
     let waiting: Vec<_> = (1..PLACES).map(|_| bench.ask(plain(&[(1, 10)]), after(0))).collect();
     let patient = bench.ask(plain(&[(2, 10_000)]), None);
