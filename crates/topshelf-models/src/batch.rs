@@ -3,11 +3,12 @@
 //! Two things are decided here, and they are easily confused.
 //!
 //! **What goes to the engine in one call** (this file): the sequences of all requests that wait
-//! (`src/queue`), up to [`Encoder::token_budget`] tokens. The requests come in the order in which
-//! they are due, and each gives its longest sequences first: that keeps all threads busy to the end
-//! (the short ones fill the gaps). A request that ends in a call is not held up by one that does not:
-//! beyond [`WORTH`] tokens a thread, which is what makes a call worth its overhead, the others only add
-//! to it what ends too. Between two calls it is looked whether anyone still waits for an answer.
+//! (`src/queue`), up to [`crate::encoder::Encoder::token_budget`] tokens. The requests come in the
+//! order in which they are due, and each gives its longest sequences first: that keeps all threads
+//! busy to the end (the short ones fill the gaps). A request that ends in a call is not held up by one
+//! that does not: beyond an eighth of the budget the others add to it only what ends too. That much
+//! makes a call worth its overhead: 5 percent for 256 tokens on two threads, against 2,048. Between two
+//! calls it is looked whether anyone still waits for an answer.
 //!
 //! **What is computed together.** The native engine ([`crate::native`]) takes all tokens of a call as
 //! rows and rounds row by row, so nothing of this matters to it. On the ONNX path ([`crate::onnx`])
@@ -34,7 +35,7 @@ use std::cmp::Reverse;
 
 use crate::encoder::Sequence;
 
-/// So much of the budget makes a call worth its overhead.
+/// This part of the budget makes a call worth its overhead.
 const WORTH: usize = 8;
 
 /// The order in which the sequences of a request go: the first `leading` before the others, and of

@@ -106,7 +106,8 @@ pub use topshelf_index::{
 pub use topshelf_llm as llm;
 pub use topshelf_models::{
     BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, LateInteraction, LocalModel,
-    ModelError, ModelFolder, ModelSpec, Ranked, Scored, Store, pull, store::ModelState,
+    ModelError, ModelFolder, ModelSpec, QueueCounts, QueueStats, Ranked, Scored, Store, pull,
+    store::ModelState,
 };
 pub use topshelf_remote as remote;
 pub use topshelf_tune as tune;
