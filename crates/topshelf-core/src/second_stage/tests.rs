@@ -149,7 +149,9 @@ fn a_deadline_leaves_the_rest_where_it_was() {
     assert!(took < Duration::from_millis(150), "{took:?}");
     assert!(calls.lock().unwrap().len() > 2);
     let due = due.lock().unwrap().unwrap();
-    assert!((start..start + took).contains(&(due - Duration::from_millis(60))), "it is told");
+    let allowed = due.duration_since(start);
+    assert!(allowed >= Duration::from_millis(60), "it is told: {allowed:?}");
+    assert!(allowed < took + Duration::from_millis(60), "{allowed:?}");
     for (place, hit) in ranking.hits().iter().enumerate() {
         assert_eq!(hit.signal("rerank").is_some(), place < scored);
         if place >= scored {

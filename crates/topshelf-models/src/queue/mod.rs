@@ -68,7 +68,7 @@ const PATIENCE: u32 = 4;
 const PORTION: usize = 128 * 1024;
 
 /// No request is due later than so long after its arrival.
-const LATEST: Duration = Duration::from_secs(3600);
+const LATEST: Duration = Duration::from_hours(1);
 
 /// When a request is due, and its number for those that are due at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

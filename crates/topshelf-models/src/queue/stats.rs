@@ -218,12 +218,12 @@ mod tests {
         let stats = QueueStats::default();
         assert_eq!(stats.time_of(3), Duration::from_micros(60));
         let mut pace = Pace::default();
-        pace.learn(1000, Duration::from_micros(1000), &stats);
+        pace.learn(1000, Duration::from_millis(1), &stats);
         assert_eq!(stats.time_of(5), Duration::from_micros(5));
         pace.learn(10, Duration::from_micros(100), &stats); // a tiny call, dear for its size
         assert!(stats.counts().pace < Duration::from_nanos(1200));
         for _ in 0..100 {
-            pace.learn(1000, Duration::from_micros(3000), &stats);
+            pace.learn(1000, Duration::from_millis(3), &stats);
         }
         assert!((2990..=3000).contains(&stats.counts().pace.as_nanos()));
     }

@@ -177,8 +177,8 @@ impl Piecework for Plain {
     }
 }
 
-fn after(milliseconds: u64) -> Option<Instant> {
-    Some(Instant::now() + Duration::from_millis(milliseconds))
+fn after(milliseconds: u64) -> Instant {
+    Instant::now() + Duration::from_millis(milliseconds)
 }
 
 #[test]
@@ -208,10 +208,10 @@ fn requests_share_calls_in_the_order_in_which_they_are_due() {
     let bench = Bench::gated(100);
     let blocker = bench.block();
     let requests = [
-        bench.ask(plain(&[(1, 30), (1, 20)]), after(0)),
-        bench.ask(plain(&[(2, 20), (3, 10)]), after(0)),
-        bench.ask(plain(&[(4, 40)]), after(0)),
-        bench.ask(plain(&[(5, 10)]), after(0)),
+        bench.ask(plain(&[(1, 30), (1, 20)]), Some(after(0))),
+        bench.ask(plain(&[(2, 20), (3, 10)]), Some(after(0))),
+        bench.ask(plain(&[(4, 40)]), Some(after(0))),
+        bench.ask(plain(&[(5, 10)]), Some(after(0))),
     ];
     bench.open();
     let answers: Vec<Vec<f32>> =
@@ -239,7 +239,7 @@ fn a_small_request_overtakes_a_large_one_between_two_calls() {
 fn a_deadline_brings_forward_and_patience_does_not_put_off() {
     let bench = Bench::gated(10);
     let blocker = bench.block();
-    let order = [(1, None), (2, after(3_600_000)), (3, after(0))];
+    let order = [(1, None), (2, Some(after(3_600_000))), (3, Some(after(0)))];
     let requests: Vec<_> =
         order.into_iter().map(|(id, due)| bench.ask(plain(&[(id, 10_000)]), due)).collect();
     bench.open();
@@ -254,8 +254,8 @@ fn a_deadline_brings_forward_and_patience_does_not_put_off() {
 fn nothing_that_comes_later_goes_before_what_is_overdue() {
     let bench = Bench::gated(100);
     let blocker = bench.block();
-    let large = bench.ask(plain(&[(1, 60); 5]), after(0));
-    let small: Vec<_> = (0..5).map(|_| bench.ask(plain(&[(2, 50)]), after(0))).collect();
+    let large = bench.ask(plain(&[(1, 60); 5]), Some(after(0)));
+    let small: Vec<_> = (0..5).map(|_| bench.ask(plain(&[(2, 50)]), Some(after(0)))).collect();
     bench.open();
     assert_eq!(block_on(large).unwrap(), [1.0; 5]);
     for request in small {
@@ -303,7 +303,7 @@ fn what_nobody_waits_for_is_not_read_and_not_run() {
     let on_read: Box<dyn FnMut() + Send> = Box::new(move || {
         count.fetch_add(1, Ordering::SeqCst);
     });
-    drop(bench.ask(Plain { on_read: Some(on_read), ..plain(&[(1, 10)]) }, after(0)));
+    drop(bench.ask(Plain { on_read: Some(on_read), ..plain(&[(1, 10)]) }, Some(after(0))));
     bench.open();
     assert_eq!(bench.queue.run_blocking(plain(&[(2, 10)])).unwrap(), [2.0]);
     assert_eq!(block_on(blocker).unwrap(), [7.0]);
@@ -331,9 +331,9 @@ fn only_who_makes_a_call_fail_fails() {
     for (guilty, reason) in [(PANICS, "on purpose"), (FAILS, "it fails")] {
         let bench = Bench::gated(100);
         let blocker = bench.block();
-        let first = bench.ask(plain(&[(1, 5), (2, 10)]), after(0));
-        let second = bench.ask(plain(&[(3, 10), (guilty, 5), (4, 10)]), after(0));
-        let third = bench.ask(plain(&[(5, 10)]), after(0));
+        let first = bench.ask(plain(&[(1, 5), (2, 10)]), Some(after(0)));
+        let second = bench.ask(plain(&[(3, 10), (guilty, 5), (4, 10)]), Some(after(0)));
+        let third = bench.ask(plain(&[(5, 10)]), Some(after(0)));
         bench.open();
         assert_eq!(block_on(first).unwrap(), [1.0, 2.0]);
         let error = block_on(second).unwrap_err();
@@ -360,8 +360,10 @@ fn a_panic_in_a_piece_is_an_error_of_that_request() {
         ("in finish", Plain { panics_in_finish: true, ..plain(&[(4, 5)]) }),
         ("", plain(&[(5, 5)])),
     ];
-    let requests: Vec<_> =
-        requests.into_iter().map(|(message, work)| (message, bench.ask(work, after(0)))).collect();
+    let requests: Vec<_> = requests
+        .into_iter()
+        .map(|(message, work)| (message, bench.ask(work, Some(after(0)))))
+        .collect();
     bench.open();
     for (message, request) in requests {
         match block_on(request) {
@@ -389,7 +391,7 @@ fn while_a_large_request_is_read_more_urgent_ones_go_first() {
     let large = Plain { portions: 2, on_read: Some(on_read), ..plain(&[(1, 10_000); 3]) };
     let large = bench.ask(large, None);
     read_one.recv().unwrap();
-    let small = bench.ask(plain(&[(2, 5)]), after(0));
+    let small = bench.ask(plain(&[(2, 5)]), Some(after(0)));
     bench.open();
     drop(next);
     assert_eq!(block_on(small).unwrap(), [2.0]);
@@ -429,10 +431,11 @@ fn more_callers_than_places_are_all_served() {
 fn a_free_place_goes_to_the_one_that_is_due_first() {
     let bench = Bench::gated(10);
     let blocker = bench.block();
-    let waiting: Vec<_> = (1..PLACES).map(|_| bench.ask(plain(&[(1, 10)]), after(0))).collect();
+    let waiting: Vec<_> =
+        (1..PLACES).map(|_| bench.ask(plain(&[(1, 10)]), Some(after(0)))).collect();
     let patient = bench.ask(plain(&[(2, 10_000)]), None);
-    let urgent = bench.ask(plain(&[(3, 10)]), after(0));
-    let gone = bench.ask(plain(&[(4, 10)]), after(0));
+    let urgent = bench.ask(plain(&[(3, 10)]), Some(after(0)));
+    let gone = bench.ask(plain(&[(4, 10)]), Some(after(0)));
     drop(gone);
     bench.open();
     assert_eq!(block_on(blocker).unwrap(), [7.0]);
