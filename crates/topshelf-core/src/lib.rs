@@ -57,8 +57,8 @@ pub use gate::{Gate, GateReport, GateSignal};
 pub use language_model::{
     Alternative, Ask, LanguageModel, Message, Prompt, Role, Tell, Usage, Wanted, Written,
 };
-pub use passage::{Metadata, Passage, Query};
-pub use pipeline::{Answer, Pipeline, PipelineBuilder};
+pub use passage::{MAX_QUERY_CHARS, Metadata, Passage, Query};
+pub use pipeline::{Answer, Candidates, Pipeline, PipelineBuilder};
 pub use ranking::{Hit, Ranking, Signal};
 pub use report::{Report, RerankFailure, RerankReport, RetrieverReport, SecondStageReport};
 pub use score::Scale;

@@ -44,6 +44,17 @@ pub struct Answer {
     pub report: Report,
 }
 
+/// What the first stage found for a query.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    /// At most `depth`, as the first stage orders them.
+    pub ranking: Ranking,
+    /// What each retriever did.
+    pub retrievers: Vec<RetrieverReport>,
+    /// When the query was asked; a deadline counts from there.
+    asked: Instant,
+}
+
 impl Pipeline {
     /// An empty pipeline to add stages to.
     pub fn builder() -> PipelineBuilder {
@@ -65,11 +76,31 @@ impl Pipeline {
     /// Whatever a stage answers; a passage that alone cannot be scored is no error but stands
     /// in the report.
     pub async fn run(&self, query: &Query) -> Result<Answer> {
-        let start = Instant::now();
-        let (candidates, retrievers) = self.retrieve(query).await?;
+        let candidates = self.candidates(query).await?;
+        self.rerank(query, candidates).await
+    }
+
+    /// The first half of [`Self::run`], for those who show its order before the second has run.
+    ///
+    /// # Errors
+    ///
+    /// Whatever a retriever answers.
+    pub async fn candidates(&self, query: &Query) -> Result<Candidates> {
+        let asked = Instant::now();
+        let (ranking, retrievers) = self.retrieve(query).await?;
+        Ok(Candidates { ranking, retrievers, asked })
+    }
+
+    /// The second half of [`Self::run`].
+    ///
+    /// # Errors
+    ///
+    /// Whatever a reranker answers.
+    pub async fn rerank(&self, query: &Query, candidates: Candidates) -> Result<Answer> {
+        let Candidates { ranking: candidates, retrievers, asked } = candidates;
         let (ranking, second_stage) = match &self.second_stage {
             Some(second) => {
-                let (ranking, report) = second.run(query, &candidates, self.top, start).await?;
+                let (ranking, report) = second.run(query, &candidates, self.top, asked).await?;
                 (ranking, Some(report))
             }
             None => (candidates.clone(), None),
@@ -78,7 +109,7 @@ impl Pipeline {
             fusion: (retrievers.len() > 1).then(|| self.fusion.describe()),
             retrievers,
             second_stage,
-            milliseconds: milliseconds_since(start),
+            milliseconds: milliseconds_since(asked),
         };
         Ok(Answer { ranking: ranking.top(self.top), candidates, report })
     }
@@ -90,6 +121,11 @@ impl Pipeline {
     /// As [`Self::run`].
     pub fn run_blocking(&self, query: &Query) -> Result<Answer> {
         pollster::block_on(self.run(query))
+    }
+
+    /// The second stage, if there is one.
+    pub fn second_stage(&self) -> Option<&SecondStage> {
+        self.second_stage.as_ref()
     }
 
     async fn retrieve(&self, query: &Query) -> Result<(Ranking, Vec<RetrieverReport>)> {

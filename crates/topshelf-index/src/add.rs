@@ -1,4 +1,5 @@
-//! Files into an index: [`add()`], and out of it: [`remove`].
+//! Files into an index: [`add()`], and out of it: [`remove`]; documents without a file likewise:
+//! [`add_documents`], [`remove_documents`].
 //!
 //! One thread walks, reads and cuts files; the calling thread embeds passages in batches and
 //! writes them. A bounded channel between the two keeps the model busy while the next files are
@@ -8,6 +9,7 @@
 //! content hash is as recorded keeps its passages; any other replaces what came from it before.
 //! Nothing shows until all is done.
 
+mod given;
 mod reader;
 
 use std::collections::HashSet;
@@ -19,10 +21,11 @@ use std::time::Instant;
 
 use topshelf_core::{EmbedKind, Embedder, ModelIdentity, Passage, TokenEmbedder, TokenVectors};
 
+pub use self::given::{GivenDocument, add_documents, remove_documents};
 use self::reader::{Item, Reader};
 use crate::chunk::ChunkOptions;
 use crate::error::{IndexError, Result};
-use crate::files::FileEntry;
+use crate::files::{FileEntry, FileTable};
 use crate::ingest::{IngestOptions, SkipReason, Skipped, Warning, walk};
 use crate::state::Totals;
 use crate::writer::Writer;
@@ -131,7 +134,6 @@ pub fn add(
     on_event: &mut dyn FnMut(AddEvent<'_>),
 ) -> Result<AddReport> {
     let start = Instant::now();
-    let embedder = models.embedder;
     models.check(&writer)?;
     for path in paths {
         if std::fs::symlink_metadata(path).is_err() {
@@ -181,15 +183,32 @@ pub fn add(
             }
         }
     }
-    let count = |text: &str| match embedder {
+    let from = |reader: &Reader<'_>| reader.read_all(sources);
+    write_and_commit(writer, &known, models, options, (from, report, on_event), start)
+}
+
+/// Writes what a thread reads beside this one, and commits it.
+fn write_and_commit(
+    mut writer: Writer,
+    known: &FileTable,
+    models: Models<'_>,
+    options: &AddOptions,
+    (read, mut report, on_event): (
+        impl FnOnce(&Reader<'_>) + Send,
+        AddReport,
+        &mut dyn FnMut(AddEvent<'_>),
+    ),
+    start: Instant,
+) -> Result<AddReport> {
+    let count = |text: &str| match models.embedder {
         Some(embedder) => embedder.count_tokens(text),
         None => topshelf_core::context::estimate_tokens(text),
     };
     let stop = AtomicBool::new(false);
     let (sender, receiver) = sync_channel(READ_AHEAD);
     std::thread::scope(|scope| {
-        let reader = Reader { known: &known, options, count: &count, stop: &stop, sender };
-        scope.spawn(move || reader.read_all(sources));
+        let reader = Reader { known, options, count: &count, stop: &stop, sender };
+        scope.spawn(move || read(&reader));
         let written = write_all(&mut writer, &receiver, models, options, &mut report, on_event);
         stop.store(true, Ordering::Relaxed);
         drop(receiver); // unblocks the reader, whose sends now fail
@@ -200,7 +219,7 @@ pub fn add(
     }
     on_event(AddEvent::Committing);
     // With nothing changed there is nothing to commit: adding again costs nothing.
-    let changed = writer.is_reconfigured() || *writer.files() != known;
+    let changed = writer.is_reconfigured() || writer.files() != known;
     report.totals = if changed { writer.commit()? } else { writer.totals() };
     report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
     Ok(report)

@@ -234,6 +234,11 @@ impl Index {
         &self.inner.state.settings
     }
 
+    /// Commits so far: another number means other content.
+    pub fn generation(&self) -> u64 {
+        self.inner.state.generation
+    }
+
     /// How many documents and passages are in it.
     pub fn totals(&self) -> Totals {
         self.inner.state.totals

@@ -33,7 +33,10 @@ pub mod tokens;
 mod vectors;
 pub mod writer;
 
-pub use add::{AddEvent, AddOptions, AddReport, Models, add, remove};
+pub use add::{
+    AddEvent, AddOptions, AddReport, GivenDocument, Models, add, add_documents, remove,
+    remove_documents,
+};
 pub use analyse::Language;
 pub use bm25::{Bm25Options, Bm25Retriever};
 pub use dense::DenseRetriever;

@@ -7,7 +7,8 @@ use anyhow::Result;
 use topshelf::tune::profile::FILE_NAME;
 use topshelf::tune::setup::{Bm25, FirstStage, Reranking, Retrievers, Step};
 use topshelf::{
-    Blend, BlendScore, Bm25Options, Fusion, Normalisation, OnFailure, Profile, WindowOptions,
+    Blend, BlendScore, Bm25Options, Fusion, Normalisation, OnFailure, Policy, Profile,
+    WindowOptions,
 };
 
 use super::display;
@@ -52,10 +53,15 @@ impl From<RetrieverName> for Retrievers {
 impl Chosen {
     /// Puts options and profile together.
     pub(super) fn of(second: &SecondStageOptions, profile: &ProfileOption) -> Result<Self> {
-        let (profile, path) = match open(profile)? {
-            Some((profile, path)) => (Some(profile), Some(path)),
-            None => (None, None),
-        };
+        Self::with(second, open(profile)?)
+    }
+
+    /// [`Self::of`] with a profile that is open, and its path.
+    pub(super) fn with(
+        second: &SecondStageOptions,
+        profile: Option<(Profile, PathBuf)>,
+    ) -> Result<Self> {
+        let (profile, path) = profile.unzip();
         let second_stage = reranking(second, profile.as_ref())?;
         let SecondStageOptions { min_relevance, deadline, encode_anew, .. } = *second;
         let (first_stage, evidence) = profile.map(|own| (own.first_stage, own.evidence)).unzip();
@@ -111,6 +117,16 @@ impl Chosen {
         })
     }
 
+    /// When and how the scores of this second stage are used.
+    pub(super) fn policy(&self, reranking: &Reranking) -> Policy {
+        Policy {
+            min_relevance: self.min_relevance,
+            deadline: self.deadline,
+            on_failure: self.on_failure,
+            ..reranking.policy()
+        }
+    }
+
     /// The profile's name, for the answer.
     pub(super) fn profile_name(&self) -> Option<String> {
         self.profile.as_deref().map(display)
@@ -122,7 +138,8 @@ pub(super) fn plain(retriever: RetrieverName, depth: usize) -> FirstStage {
     FirstStage { retriever: retriever.into(), depth, fusion: None, bm25: None }
 }
 
-fn open(option: &ProfileOption) -> Result<Option<(Profile, PathBuf)>> {
+/// The profile that the options name or the working folder has.
+pub(super) fn open(option: &ProfileOption) -> Result<Option<(Profile, PathBuf)>> {
     let path = match &option.profile {
         _ if option.no_profile => return Ok(None),
         Some(path) => path.clone(),

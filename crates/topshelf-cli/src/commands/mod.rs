@@ -18,6 +18,7 @@ mod rerank;
 mod rerankers;
 mod search;
 mod second_stage;
+mod serve;
 mod spending;
 mod tune;
 mod tuned;
@@ -45,6 +46,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Index(command) => index::run(command),
         Command::Search(arguments) => search::run(&arguments),
         Command::Ask(arguments) => ask::run(&arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Keys(command) => serve::keys(command),
         Command::Rerank(arguments) => rerank::run(&arguments),
         Command::Cache(command) => cache::run(command),
         Command::Judge(arguments) => judge::run(&arguments),

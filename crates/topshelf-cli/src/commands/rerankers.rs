@@ -17,6 +17,8 @@ use crate::args::DEFAULT_RERANKER;
 /// A reranker that was loaded.
 pub(super) struct Loaded {
     pub(super) model: Arc<dyn Reranker>,
+    /// What kind of reranker it is, in a word.
+    pub(super) family: &'static str,
     /// Whether scoring a passage is so cheap that looking its score up, or reading a part of it only,
     /// saves nothing: its vectors are stored.
     is_stored: bool,
@@ -28,12 +30,14 @@ const LOCAL: &str = "local";
 /// Loads the reranker of that name, alias or folder, or names the service. Late interaction uses the token vectors of the
 /// index, if one is given that has those of the model.
 pub(super) fn open(name: &str, index: Option<&Index>, spending: &Spending) -> Result<Loaded> {
-    let computed = |model: Arc<dyn Reranker>| Loaded { model, is_stored: false };
+    let computed =
+        |family, model: Arc<dyn Reranker>| Loaded { model, family, is_stored: false };
     if let Some(model) = of_language_model(name, spending)? {
-        return Ok(computed(model));
+        return Ok(computed("language-model", model));
     }
     if let Some(target) = Target::parse(name) {
-        return Ok(computed(Arc::new(HostedReranker::new(target, spending.meter(name)?)?)));
+        let model = HostedReranker::new(target, spending.meter(name)?)?;
+        return Ok(computed("service", Arc::new(model)));
     }
     let name = if name == LOCAL { DEFAULT_RERANKER } else { name };
     let folder = Store::open_default()?.find(name)?;
@@ -41,13 +45,15 @@ pub(super) fn open(name: &str, index: Option<&Index>, spending: &Spending) -> Re
         Family::LateInteraction => {
             let model = Arc::new(LateInteraction::from_folder(&folder)?);
             match index.and_then(|index| index.stored_tokens(Arc::clone(&model))) {
-                Some(stored) => Loaded { model: Arc::new(stored), is_stored: true },
-                None => computed(model),
+                Some(stored) => {
+                    Loaded { model: Arc::new(stored), family: "late-interaction", is_stored: true }
+                }
+                None => computed("late-interaction", model),
             }
         }
         // One that is none says so.
         Family::CrossEncoder | Family::BiEncoder | Family::LanguageModel => {
-            computed(Arc::new(CrossEncoder::from_folder(&folder)?))
+            computed("cross-encoder", Arc::new(CrossEncoder::from_folder(&folder)?))
         }
     })
 }

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use topshelf::context::{LeftOutReason, estimate_tokens};
+use topshelf::context::estimate_tokens;
 use topshelf::{
-    Answer, Context, ContextOptions, Filter, Hit, Index, Pipeline, Query, SecondStage, Source,
-    TokenMatch,
+    Answer, Context, ContextOptions, Filter, Hit, Index, Pipeline, Query, SecondStage, TokenMatch,
 };
 
 use super::chosen::Chosen;
@@ -14,9 +13,7 @@ use super::matches::{Matches, in_colour};
 use super::{cache, display, print, print_json, second_stage, with_first_stage};
 use crate::args::{Retrieval, SearchArguments};
 use crate::exit::usage;
-use crate::output::{
-    ChatMessage, Notice, PromptAnswer, PromptSource, RunReport, SearchAnswer, SearchHit,
-};
+use crate::output::{PromptAnswer, PromptSource, RunReport, SearchAnswer, SearchHit};
 use crate::table;
 
 /// Characters of a passage shown in the list.
@@ -122,49 +119,14 @@ fn as_json(
                 })
                 .collect(),
         },
-        prompt: context.map(prompt),
+        prompt: context.map(PromptAnswer::from),
         report: RunReport { profile, ..RunReport::from(&answer.report) },
-    }
-}
-
-fn prompt(context: &Context) -> PromptAnswer {
-    PromptAnswer {
-        text: context.prompt(),
-        messages: context
-            .messages()
-            .into_iter()
-            .map(|message| ChatMessage {
-                role: message.role.name().to_owned(),
-                content: message.content,
-            })
-            .collect(),
-        sources: sources(context),
-        tokens: context.tokens,
-        left_out: context
-            .left_out
-            .iter()
-            .map(|out| Notice {
-                path: out.passage.clone(),
-                message: match out.reason {
-                    LeftOutReason::NearDuplicate { of } => format!("repeats source {of}"),
-                    LeftOutReason::Budget { tokens } => {
-                        format!("its {tokens} tokens do not fit into the budget")
-                    }
-                },
-            })
-            .collect(),
     }
 }
 
 /// The numbered sources.
 pub(super) fn sources(context: &Context) -> Vec<PromptSource> {
-    let source = |source: &Source| PromptSource {
-        number: source.number,
-        id: source.passage.clone(),
-        document: source.document.clone(),
-        cut: source.cut,
-    };
-    context.sources.iter().map(source).collect()
+    context.sources.iter().map(PromptSource::from).collect()
 }
 
 fn as_text(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use topshelf::report::Skipped;
-use topshelf::{Index, Policy, ScoreCache, SecondStage, SecondStageReport};
+use topshelf::{Index, ScoreCache, SecondStage, SecondStageReport};
 
 use super::chosen::Chosen;
 use super::rerankers;
@@ -31,13 +31,7 @@ pub(super) fn load(
             );
         }
     }
-    let policy = Policy {
-        min_relevance: chosen.min_relevance,
-        deadline: chosen.deadline,
-        on_failure: chosen.on_failure,
-        ..reranking.policy()
-    };
-    Ok(Some(stage.with_policy(policy)?))
+    Ok(Some(stage.with_policy(chosen.policy(reranking))?))
 }
 
 /// What a reader of the results has to know without asking.

@@ -9,10 +9,11 @@ use std::time::UNIX_EPOCH;
 use sha2::{Digest, Sha256};
 use topshelf_core::Passage;
 
+use super::given::GivenDocument;
 use super::{AddOptions, canonical, interrupted};
 use crate::chunk::chunk;
 use crate::files::{FileEntry, FileTable};
-use crate::ingest::{Document, Skipped, SourceFile, Warning, documents};
+use crate::ingest::{Document, SkipReason, Skipped, SourceFile, Warning, documents};
 use crate::state::Totals;
 
 /// Counted up whenever the same file under the same options gives other passages than before,
@@ -66,6 +67,44 @@ impl Reader<'_> {
         }
     }
 
+    /// Takes documents as a file of its own each.
+    pub(super) fn take_all(&self, documents: Vec<GivenDocument>) {
+        for document in documents {
+            let bytes = document.text.len() as u64;
+            let taken = self.take(document).and_then(|()| self.send(Item::Dealt { bytes }));
+            if taken.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn take(&self, given: GivenDocument) -> Result<(), Gone> {
+        let path = given.path();
+        let (options, sha256) = (options_digest(self.options), given.digest());
+        let known = self.known.get(&path).filter(|known| known.options == options);
+        if let Some(known) = known.filter(|known| known.sha256 == sha256) {
+            return self.send(Item::Unchanged(Box::new(known.clone())));
+        }
+        if given.text.trim().is_empty() && given.title.trim().is_empty() {
+            let reason = SkipReason::Empty;
+            return self.send(Item::Skipped(Skipped { path: given.id.into(), line: None, reason }));
+        }
+        self.send(Item::Begin { path: path.clone() })?;
+        let bytes = given.text.len() as u64;
+        let id = given.id.clone();
+        self.cut(Path::new(&id), given.into())?;
+        self.send(Item::End(Box::new(FileEntry {
+            path,
+            id,
+            bytes,
+            modified: 0,
+            sha256,
+            options,
+            keys: 0..0,
+            totals: Totals::default(),
+        })))
+    }
+
     fn send(&self, item: Item) -> Result<(), Gone> {
         if self.stop.load(Ordering::Relaxed) || interrupted(self.options) {
             return Err(Gone);
@@ -101,7 +140,7 @@ impl Reader<'_> {
         self.send(Item::Begin { path: path.clone() })?;
         for document in documents(source, &self.options.ingest) {
             match document {
-                Ok(document) => self.cut(source, document)?,
+                Ok(document) => self.cut(&source.path, document)?,
                 Err(skipped) => self.send(Item::Skipped(skipped))?,
             }
         }
@@ -117,7 +156,7 @@ impl Reader<'_> {
         })))
     }
 
-    fn cut(&self, source: &SourceFile, document: Document) -> Result<(), Gone> {
+    fn cut(&self, source: &Path, document: Document) -> Result<(), Gone> {
         for warning in &document.warnings {
             self.send(Item::Warning(warning.clone()))?;
         }
@@ -125,7 +164,7 @@ impl Reader<'_> {
             Some(options) => chunk(&document, options, &self.count),
             None => vec![whole(&document)],
         };
-        self.send(Item::Document { id: document.id, source: source.path.clone(), passages })
+        self.send(Item::Document { id: document.id, source: source.to_owned(), passages })
     }
 }
 
@@ -155,7 +194,7 @@ fn hash(path: &Path) -> std::io::Result<String> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}"); // a string takes all that is written

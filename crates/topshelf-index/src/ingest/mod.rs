@@ -114,6 +114,11 @@ pub enum BlockKind {
     Lines,
 }
 
+/// The pieces of a text that comes from no file: paragraphs, and headings as they are underlined.
+pub(crate) fn prose(text: &str) -> Vec<Block> {
+    text::blocks(text, text::Style::Prose)
+}
+
 /// Reads the documents of a file: one, or one for each record.
 pub fn documents<'a>(
     source: &'a SourceFile,

@@ -1,0 +1,185 @@
+//! `topshelf serve`: what the command line knows, over HTTP.
+
+mod index;
+mod shelf;
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use topshelf_server::{App, Limits, LogQueries, ServeError, ServeOptions, Shadow, serve, tls};
+
+use self::shelf::Served;
+use super::rerankers;
+use super::spending::Spending;
+use crate::args::{KeysCommand, LogForm, ServeArguments};
+use crate::exit::usage;
+
+pub(super) fn run(arguments: ServeArguments) -> Result<()> {
+    let address = SocketAddr::new(arguments.host, arguments.port);
+    refuse_public(&arguments)?;
+    log(arguments.log);
+    let options = options(&arguments)?;
+    let acceptor = match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key).map_err(told)?),
+        _ => None,
+    };
+    let scheme = if acceptor.is_some() { "https" } else { "http" };
+    let served = Arc::new(Served::open(arguments)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the threads that serve")?;
+    runtime.block_on(async move {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| usage(format!("cannot listen on {address}: {error}")))?;
+        let bound = listener.local_addr()?;
+        for line in served.describe() {
+            eprintln!("{line}");
+        }
+        let app = App::new(served, options).map_err(told)?;
+        reload_on_signal(&app);
+        // Standard output gets the address alone, so that a program that starts the server can read it.
+        super::print(&format!("{scheme}://{bound}"))?;
+        serve(app, listener, acceptor, stop_signal()).await.context("cannot serve any more")
+    })
+}
+
+fn options(arguments: &ServeArguments) -> Result<ServeOptions> {
+    let limits = Limits {
+        wait: arguments.max_wait,
+        body: arguments.max_body.saturating_mul(1 << 20),
+        documents: arguments.max_documents,
+        ..Limits::default()
+    };
+    let shadow = match &arguments.shadow {
+        Some(name) => {
+            let loaded = rerankers::open(name, None, &Spending::of(&arguments.spending)?)?;
+            Some(Arc::new(Shadow::new(loaded.model, arguments.shadow_share)))
+        }
+        None => None,
+    };
+    let log_queries = if arguments.log_queries { LogQueries::Always } else { LogQueries::Never };
+    let (keys, origins) = (arguments.keys.clone(), arguments.cors.clone());
+    Ok(ServeOptions { limits, keys, origins, shadow, log_queries })
+}
+
+/// What the server says before it serves is in what it was given.
+fn told(error: ServeError) -> anyhow::Error {
+    usage(error.to_string())
+}
+
+/// Sends what is logged to standard error.
+fn log(form: LogForm) {
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    match form {
+        LogForm::None => lines.with_max_level(tracing::Level::WARN).init(),
+        LogForm::Text => lines.with_max_level(tracing::Level::INFO).init(),
+        LogForm::Json => lines.with_max_level(tracing::Level::INFO).json().flatten_event(true).init(),
+    }
+}
+
+/// `topshelf keys`.
+pub(super) fn keys(command: KeysCommand) -> Result<()> {
+    let KeysCommand::New { name, file, per_minute } = command;
+    let key = random_key()?;
+    let mut entry = String::new();
+    let quoted = toml::Value::String(name);
+    let hash = topshelf_server::keys::hash(&key);
+    let _ = write!(entry, "[[key]]\nname = {quoted}\nsha256 = \"{hash}\"\n"); // a string takes all
+    if let Some(per_minute) = per_minute {
+        let _ = writeln!(entry, "per_minute = {per_minute}");
+    }
+    append(&file, &entry)?;
+    eprintln!("its hash is in {}; the key itself is shown this once:", file.display());
+    super::print(&key)
+}
+
+/// 32 random bytes of the system's, as text.
+fn random_key() -> Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| usage(format!("no random numbers: {error}")))?;
+    let hex = bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // a string takes all
+        text
+    });
+    Ok(format!("ts-{hex}"))
+}
+
+fn append(file: &Path, entry: &str) -> Result<()> {
+    use std::io::Write as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let write = || options.open(file)?.write_all(entry.as_bytes());
+    write().map_err(|error| usage(format!("cannot write {}: {error}", file.display())))
+}
+
+/// Reads keys, models and indexes anew on SIGHUP.
+#[cfg(unix)]
+fn reload_on_signal(app: &Arc<App>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let app = Arc::clone(&app);
+            match tokio::task::spawn_blocking(move || app.reload()).await {
+                Ok(Ok(())) => eprintln!("read keys, models and indexes anew"),
+                Ok(Err(error)) => eprintln!("not reloaded, all is as it was: {error}"),
+                Err(error) => eprintln!("not reloaded: {error}"),
+            }
+        }
+    });
+}
+
+#[cfg(not(unix))]
+fn reload_on_signal(_app: &Arc<App>) {}
+
+/// A server that everybody can reach and that asks nobody for a key is an accident.
+fn refuse_public(arguments: &ServeArguments) -> Result<()> {
+    let is_public = |host: IpAddr| !host.is_loopback();
+    if is_public(arguments.host) && !arguments.insecure && arguments.keys.is_none() {
+        return Err(usage(format!(
+            "{} can be reached from other machines, and there are no keys: name a file of keys with \
+             --keys, or say --insecure if something in front of the server asks for them",
+            arguments.host
+        )));
+    }
+    Ok(())
+}
+
+/// Becomes true with the first signal to stop; the second ends the program at once.
+fn stop_signal() -> watch::Receiver<bool> {
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        signalled().await;
+        eprintln!("stopping: requests under way are brought to their end (again to stop at once)");
+        let _ = stop.send(true); // nobody listens once the server has ended
+        signalled().await;
+        std::process::exit(130);
+    });
+    stopped
+}
+
+#[cfg(unix)]
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn signalled() {
+    let _ = tokio::signal::ctrl_c().await; // without it, there is no signal to wait for
+}

@@ -1,0 +1,386 @@
+//! The application: its state, its routes, and what every request passes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use topshelf_core::{RetrieverReport, SecondStageReport};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use crate::admission::Admission;
+use crate::dialect::{self, Dialect};
+use crate::error::{Result, ServeError};
+use crate::keys::Keys;
+use crate::metrics::Metrics;
+use crate::options::ServeOptions;
+use crate::shelf::Shelf;
+use crate::{native, page};
+
+/// The header by which a client says how long it waits, in milliseconds.
+pub const DEADLINE: HeaderName = HeaderName::from_static("x-topshelf-deadline-ms");
+
+/// The header that names a request in answers and logs.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What all requests share.
+pub struct App {
+    /// What is served.
+    pub shelf: Arc<dyn Shelf>,
+    /// Limits and switches.
+    pub options: ServeOptions,
+    /// How much is let in.
+    pub admission: Arc<Admission>,
+    /// What operators see.
+    pub metrics: Metrics,
+    keys: RwLock<Option<Arc<Keys>>>,
+    started: Instant,
+    next_id: AtomicU64,
+}
+
+/// What a handler tells of its work beside the answer: it becomes headers, and figures.
+#[derive(Debug, Clone, Default)]
+pub struct Ran {
+    /// The model that answered.
+    pub model: String,
+    /// How long the stages took.
+    pub took: Duration,
+    /// What the client should know, where its dialect has no place for it.
+    pub warnings: Vec<String>,
+    /// What the retrievers did.
+    pub retrievers: Vec<RetrieverReport>,
+    /// What the second stage did.
+    pub second_stage: Option<SecondStageReport>,
+    /// The places, from 0, that the results had before they were reranked, best first.
+    pub before: Vec<usize>,
+    /// The probability of the best result.
+    pub relevance: Option<f32>,
+}
+
+impl App {
+    /// An application over a shelf.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Failed`] if the keys cannot be read.
+    pub fn new(shelf: Arc<dyn Shelf>, options: ServeOptions) -> Result<Arc<Self>> {
+        let admission = Admission::new(options.limits.wait, options.limits.requests);
+        let (started, next_id) = (Instant::now(), AtomicU64::new(1));
+        let (metrics, keys) = (Metrics::default(), RwLock::default());
+        let own = Self { shelf, options, admission, metrics, keys, started, next_id };
+        own.read_keys()?;
+        Ok(Arc::new(own))
+    }
+
+    /// Reads keys, models and indexes anew. Requests under way go on with what they have. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be loaded; that is then as it was.
+    pub fn reload(&self) -> Result<()> {
+        self.read_keys()?;
+        self.shelf.reload()
+    }
+
+    fn read_keys(&self) -> Result<()> {
+        let keys = self.options.keys.as_deref().map(Keys::open).transpose()?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.map(Arc::new);
+        Ok(())
+    }
+
+    /// The name of the key that a request has; none is needed for what tells nothing of anybody's texts.
+    fn check_key(&self, path: &str, headers: &HeaderMap) -> Result<Option<String>> {
+        let open = matches!(path, "/" | "/docs" | "/openapi.json" | "/healthz" | "/readyz")
+            || path.starts_with("/page/");
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.filter(|_| !open).map(|keys| keys.check(headers)).transpose()
+    }
+
+    /// Which web pages may ask.
+    fn cors(&self) -> Option<CorsLayer> {
+        let origins = &self.options.origins;
+        if origins.is_empty() {
+            return None;
+        }
+        let allowed = if origins.iter().any(|origin| origin == "*") {
+            AllowOrigin::any()
+        } else {
+            AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok()))
+        };
+        Some(CorsLayer::new().allow_origin(allowed).allow_methods(Any).allow_headers(Any))
+    }
+
+    /// The routes.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let router = Router::new()
+            .merge(native::routes())
+            .merge(dialect::routes())
+            .merge(page::routes())
+            .fallback(no_route)
+            .method_not_allowed_fallback(wrong_method)
+            .layer(middleware::from_fn_with_state(Arc::clone(self), every_request));
+        let router = match self.cors() {
+            Some(cors) => router.layer(cors),
+            None => router,
+        };
+        router.with_state(Arc::clone(self))
+    }
+
+    /// A name for the next request.
+    fn name_request(&self) -> String {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{number:x}", std::process::id())
+    }
+
+    /// How long the server has been there.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The body of a request, as far as the limits allow.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::BodyTooLarge`], [`ServeError::BodyNotRead`].
+    pub(crate) async fn body(&self, body: Body) -> Result<Bytes> {
+        let limits = &self.options.limits;
+        let too_large = || ServeError::BodyTooLarge { limit: limits.body };
+        // What says beforehand that it is too long is not read at all.
+        if body.size_hint().lower() > limits.body as u64 {
+            return Err(too_large());
+        }
+        let reading = Limited::new(body, limits.body).collect();
+        match tokio::time::timeout(limits.body_time, reading).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) => Err(ServeError::BodyNotRead { reason: error.to_string() }),
+            Err(_) => {
+                let reason = format!("it took longer than {} s", limits.body_time.as_secs());
+                Err(ServeError::BodyNotRead { reason })
+            }
+        }
+    }
+
+    /// The request in a body.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::body`] and of [`parse`].
+    pub(crate) async fn read<T: DeserializeOwned>(&self, body: Body) -> Result<T> {
+        parse(&self.body(body).await?)
+    }
+}
+
+/// JSON to a request.
+///
+/// # Errors
+///
+/// [`ServeError::NotJson`], [`ServeError::MissingField`], [`ServeError::UnknownField`],
+/// [`ServeError::WrongField`].
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if !inner.is_data() {
+            return ServeError::NotJson { reason: inner.to_string() };
+        }
+        wrong_field(&path, &inner.to_string())
+    })?;
+    json.end().map_err(|error| ServeError::NotJson { reason: error.to_string() })?;
+    Ok(parsed)
+}
+
+/// What serde says of a field in words of ours. It has no types for its errors, only sentences.
+fn wrong_field(path: &str, said: &str) -> ServeError {
+    // The place in the text helps nobody whose JSON was written by a program.
+    let said = said.split(" at line ").next().unwrap_or(said);
+    let quoted = || said.split('`').nth(1).unwrap_or_default().to_owned();
+    let below = |name: String| match path {
+        "." | "" => name,
+        path if path.ends_with(&name) => path.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    if said.starts_with("missing field") {
+        return ServeError::MissingField { field: below(quoted()) };
+    }
+    if said.starts_with("unknown field") {
+        let known = said.split_once(", ").map_or("", |(_, known)| known).replace('`', "");
+        return ServeError::UnknownField { field: below(quoted()), known };
+    }
+    let field = if path == "." { "the body".to_owned() } else { path.to_owned() };
+    ServeError::WrongField { field, reason: said.to_owned() }
+}
+
+/// The deadline in a request's headers.
+///
+/// # Errors
+///
+/// [`ServeError::WrongField`] for one that is no number of milliseconds.
+pub(crate) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get(DEADLINE) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
+    let seconds = number.filter(|number| *number > 0.0).map(|number| number / 1e3);
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.map(Some).ok_or_else(|| ServeError::WrongField {
+        field: DEADLINE.to_string(),
+        reason: "give a number of milliseconds above 0".to_owned(),
+    })
+}
+
+/// A name for an answer: 32 hexadecimal digits that no other has, in all likelihood.
+pub(crate) fn random_id() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    // Each is seeded by the system's random numbers.
+    let part = || RandomState::new().hash_one(Instant::now());
+    format!("{:016x}{:016x}", part(), part())
+}
+
+/// The answer, or the error as the dialect writes it.
+pub(crate) fn answer(dialect: Dialect, result: Result<Response>) -> Response {
+    result.unwrap_or_else(|error| dialect.error(&error))
+}
+
+/// An answer with what is to be told beside it.
+pub(crate) fn told(ran: Ran, body: impl IntoResponse) -> Response {
+    let mut response = body.into_response();
+    response.extensions_mut().insert(ran);
+    response
+}
+
+async fn no_route(request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    Dialect::of_path(&path).error(&ServeError::NoRoute { path })
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let (path, method) = (request.uri().path().to_owned(), request.method().to_string());
+    Dialect::of_path(&path).error(&ServeError::WrongMethod { path, method })
+}
+
+/// Names the request, asks for its key, and tells of the answer: in headers, figures and the log.
+async fn every_request(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let given = request.headers().get(&REQUEST_ID).filter(|id| id.len() <= 128).cloned();
+    let id = given.or_else(|| HeaderValue::from_str(&app.name_request()).ok());
+    let path = request.uri().path().to_owned();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
+    let mut key = None;
+    let mut response = match app.check_key(&path, request.headers()) {
+        Ok(name) => {
+            key = name;
+            next.run(request).await
+        }
+        Err(error) => Dialect::of_path(&path).error(&error),
+    };
+    let took = start.elapsed();
+    let ran = response.extensions_mut().remove::<Ran>().unwrap_or_default();
+    let kind = response.extensions_mut().remove::<&'static str>();
+    let status = response.status().as_u16();
+    // Paths that are none of ours are as many as clients can think of.
+    let route = route.unwrap_or_else(|| "none".to_owned());
+    app.metrics.answered(&route, Dialect::of_path(&path).name(), status, took);
+    note(&app.metrics, &ran, kind);
+    tracing::info!(
+        id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
+        %method,
+        route,
+        status,
+        error = kind.unwrap_or_default(),
+        key = key.unwrap_or_default(),
+        model = ran.model,
+        pairs = ran.second_stage.iter().flat_map(|own| &own.rerankers).map(|own| own.pairs).sum::<usize>(),
+        milliseconds = took.as_secs_f64() * 1e3,
+        "request"
+    );
+    let headers = response.headers_mut();
+    if let Some(id) = id {
+        headers.insert(REQUEST_ID, id);
+    }
+    let milliseconds = |time: Duration| HeaderValue::from(time.as_millis() as u64);
+    headers.insert("x-total-time", milliseconds(took));
+    headers.insert("x-inference-time", milliseconds(ran.took));
+    if let Ok(model) = HeaderValue::from_str(&ran.model)
+        && !ran.model.is_empty()
+    {
+        headers.insert("x-topshelf-model", model);
+    }
+    for warning in &ran.warnings {
+        if let Ok(warning) = HeaderValue::from_str(warning) {
+            headers.append("x-topshelf-warning", warning);
+        }
+    }
+    response
+}
+
+/// Counts what an answer told.
+pub(crate) fn note(metrics: &Metrics, ran: &Ran, kind: Option<&str>) {
+    if let Some(kind) = kind {
+        metrics.failed(kind);
+    }
+    metrics.retrieved(&ran.retrievers);
+    if let Some(report) = &ran.second_stage {
+        metrics.reranked(report);
+        if report.skipped.is_none() {
+            metrics.reordered(&ran.model, &ran.before, ran.relevance);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        #[allow(dead_code)]
+        query: String,
+        #[serde(default)]
+        #[allow(dead_code)]
+        list: Vec<usize>,
+    }
+
+    fn error(body: &str) -> ServeError {
+        parse::<Example>(body.as_bytes()).expect_err("it is wrong")
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_told_by_field() {
+        assert!(matches!(error("{"), ServeError::NotJson { .. }));
+        assert!(matches!(error(r#"{"query": "q"} x"#), ServeError::NotJson { .. }));
+        assert!(matches!(error(r#"{"query": NaN}"#), ServeError::NotJson { .. }));
+        let deep = "[".repeat(10_000);
+        assert!(matches!(error(&deep), ServeError::NotJson { .. } | ServeError::WrongField { .. }));
+        let said = error("{}").to_string();
+        assert_eq!(said, "the field \"query\" is missing");
+        let said = error(r#"{"query": "q", "top": 1}"#).to_string();
+        assert_eq!(said, "there is no field \"top\"; expected query or list");
+        let said = error(r#"{"query": "q", "list": [1, "2"]}"#).to_string();
+        assert!(said.contains("list[1]") && said.contains("string \"2\""), "{said}");
+        assert!(parse::<Example>(b"{\"query\": \"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn a_deadline_is_a_number_above_zero() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(DEADLINE, HeaderValue::from_str(text).unwrap());
+            deadline(&headers)
+        };
+        assert_eq!(of("150").unwrap(), Some(Duration::from_millis(150)));
+        for wrong in ["0", "-1", "NaN", "soon", "1e300"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

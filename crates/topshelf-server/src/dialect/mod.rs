@@ -1,0 +1,235 @@
+//! The dialects that existing clients speak: which route is whose, and how each writes an error.
+//!
+//! | route | dialect |
+//! | --- | --- |
+//! | `POST /v2/rerank` | Cohere, strict: an unknown field is an error |
+//! | `POST /v1/rerank` | Cohere v1, Jina or Voyage, by the body ([`shared`]) |
+//! | `POST /rerank` | text-embeddings-inference with `texts`; vLLM, Infinity and llama.cpp with `documents` |
+//! | `POST /embed`, `GET /info` | text-embeddings-inference |
+//! | `POST /score`, `/v1/score` | vLLM |
+//! | `POST /v1/embeddings` | OpenAI |
+//!
+//! A prefix says whose it is where the path does not: `/cohere/v1/rerank`, `/cohere/v2/rerank`,
+//! `/jina/v1/rerank`, `/voyage/v1/rerank`, `/tei/rerank`, `/tei/embed`, `/vllm/rerank`,
+//! `/vllm/v1/rerank`, `/vllm/v1/score`, `/openai/v1/embeddings`.
+//!
+//! Each file has one vendor's shapes and sentences; the work is [`crate::rerank`]'s.
+
+pub mod cohere;
+pub mod jina;
+pub mod openai;
+pub mod shared;
+pub mod tei;
+pub mod vllm;
+pub mod voyage;
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::app::{App, Ran};
+use crate::error::{Result, ServeError};
+use crate::native;
+use crate::rerank::{Given, Ordered};
+
+/// Whose shapes a request and its answer have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// The project's own.
+    Native,
+    /// Cohere.
+    Cohere,
+    /// Jina.
+    Jina,
+    /// Voyage.
+    Voyage,
+    /// text-embeddings-inference.
+    Tei,
+    /// vLLM, and Infinity and llama.cpp, which write the same.
+    Vllm,
+    /// OpenAI.
+    OpenAi,
+}
+
+impl Dialect {
+    /// The dialect in which errors of a path are told, before its handler is known.
+    pub fn of_path(path: &str) -> Self {
+        let first = path.split('/').nth(1).unwrap_or_default();
+        match (first, path) {
+            ("cohere", _) | (_, "/v1/rerank" | "/v2/rerank") => Self::Cohere,
+            ("jina", _) => Self::Jina,
+            ("voyage", _) => Self::Voyage,
+            ("tei" | "embed" | "info", _) | (_, "/rerank") => Self::Tei,
+            ("vllm" | "score", _) | (_, "/v1/score") => Self::Vllm,
+            ("openai", _) | (_, "/v1/embeddings") => Self::OpenAi,
+            _ => Self::Native,
+        }
+    }
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Cohere => "cohere",
+            Self::Jina => "jina",
+            Self::Voyage => "voyage",
+            Self::Tei => "tei",
+            Self::Vllm => "vllm",
+            Self::OpenAi => "openai",
+        }
+    }
+
+    /// The error as this dialect writes it, with `Retry-After` where it is worth trying again.
+    pub fn error(self, error: &ServeError) -> Response {
+        let mut response = match self {
+            Self::Native => native::error(error),
+            Self::Cohere => cohere::error(error),
+            Self::Jina => jina::error(error),
+            Self::Voyage => voyage::error(error),
+            Self::Tei => tei::error(error),
+            Self::Vllm => vllm::error(error),
+            Self::OpenAi => openai::error(error),
+        };
+        if let Some(after) = error.retry_after() {
+            let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response.extensions_mut().insert(error.kind());
+        response
+    }
+}
+
+/// The routes of all dialects.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v2/rerank", post(cohere::v2))
+        .route("/cohere/v2/rerank", post(cohere::v2))
+        .route("/cohere/v1/rerank", post(cohere::v1))
+        .route("/v1/rerank", post(shared::v1_rerank))
+        .route("/jina/v1/rerank", post(jina::rerank))
+        .route("/voyage/v1/rerank", post(voyage::rerank))
+        .route("/rerank", post(shared::rerank))
+        .route("/tei/rerank", post(tei::rerank))
+        .route("/embed", post(tei::embed))
+        .route("/tei/embed", post(tei::embed))
+        .route("/info", get(tei::info))
+        .route("/tei/info", get(tei::info))
+        .route("/vllm/rerank", post(vllm::rerank))
+        .route("/vllm/v1/rerank", post(vllm::rerank))
+        .route("/vllm/v2/rerank", post(vllm::rerank))
+        .route("/score", post(vllm::score))
+        .route("/v1/score", post(vllm::score))
+        .route("/vllm/score", post(vllm::score))
+        .route("/vllm/v1/score", post(vllm::score))
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/openai/v1/embeddings", post(openai::embeddings))
+}
+
+/// A body with a status.
+fn with_status(status: u16, body: impl serde::Serialize) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, Json(body)).into_response()
+}
+
+/// What is told beside an answer. Warnings go into headers where the dialect has no place for them.
+pub(crate) fn ran(ordered: &Ordered, warnings: Vec<String>) -> Ran {
+    Ran {
+        model: ordered.model.name.clone(),
+        took: ordered.took,
+        warnings,
+        retrievers: Vec::new(),
+        second_stage: Some(ordered.report.clone()),
+        before: ordered.results.iter().map(|scored| scored.index).collect(),
+        relevance: ordered.results.first().and_then(|scored| scored.relevance),
+    }
+}
+
+/// A text, or an object with one.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum TextOrObject {
+    /// A text.
+    Text(String),
+    /// An object with a text.
+    Object(TextObject),
+}
+
+/// An object with a text.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct TextObject {
+    /// The text.
+    pub text: String,
+}
+
+impl TextOrObject {
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) | Self::Object(TextObject { text }) => text,
+        }
+    }
+}
+
+impl From<TextOrObject> for Given {
+    fn from(document: TextOrObject) -> Self {
+        document.into_text().into()
+    }
+}
+
+/// One text or several.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// Some vendors refuse documents without text; which do, say so by this.
+fn refuse_empty(documents: &[Given]) -> Result<()> {
+    match documents.iter().position(|given| given.text.trim().is_empty()) {
+        Some(index) => Err(ServeError::EmptyDocument { index }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_says_in_which_dialect_its_errors_are() {
+        for (path, dialect) in [
+            ("/v2/rerank", Dialect::Cohere),
+            ("/v1/rerank", Dialect::Cohere),
+            ("/jina/v1/rerank", Dialect::Jina),
+            ("/voyage/v1/rerank", Dialect::Voyage),
+            ("/rerank", Dialect::Tei),
+            ("/embed", Dialect::Tei),
+            ("/tei/rerank", Dialect::Tei),
+            ("/v1/score", Dialect::Vllm),
+            ("/vllm/v1/rerank", Dialect::Vllm),
+            ("/v1/embeddings", Dialect::OpenAi),
+            ("/v1/search", Dialect::Native),
+            ("/topshelf/v1/rerank", Dialect::Native),
+            ("", Dialect::Native),
+        ] {
+            assert_eq!(Dialect::of_path(path), dialect, "{path}");
+        }
+    }
+}

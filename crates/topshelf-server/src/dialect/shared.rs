@@ -1,0 +1,130 @@
+//! Paths that several vendors share: whose a body is.
+//!
+//! **`/v1/rerank`**, the first that holds:
+//!
+//! | the body has | it is |
+//! | --- | --- |
+//! | `top_k`, or `truncation` without `top_n` | Voyage's |
+//! | `rank_fields`, `max_chunks_per_doc` or `max_tokens_per_doc` | Cohere's |
+//! | `max_doc_length`, `return_embeddings` or `truncation`; a model that begins with `jina-` | Jina's |
+//! | anything else | Cohere's, whose answer then also has the fields of Jina's |
+//!
+//! **`/rerank`**: with `texts` it is text-embeddings-inference's, with `documents` vLLM's, Infinity's or
+//! llama.cpp's, whose shapes are one another's.
+//!
+//! A prefix says it instead: `/jina/v1/rerank`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Dialect, cohere, jina, tei, vllm, voyage};
+use crate::app::{self, App, answer};
+use crate::error::Result;
+
+/// The names of a body's fields.
+struct Fields(HashMap<String, IgnoredAny>);
+
+/// Just the model.
+#[derive(Deserialize)]
+struct Model {
+    model: Option<String>,
+}
+
+impl Fields {
+    fn of(body: &[u8]) -> Result<Self> {
+        app::parse(body).map(Self)
+    }
+
+    fn has(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.0.contains_key(*name))
+    }
+}
+
+/// Whose a body of `/v1/rerank` is.
+fn of_v1(body: &[u8]) -> Result<Dialect> {
+    let fields = Fields::of(body)?;
+    if fields.has(&["top_k"]) || (fields.has(&["truncation"]) && !fields.has(&["top_n"])) {
+        return Ok(Dialect::Voyage);
+    }
+    if fields.has(&["rank_fields", "max_chunks_per_doc", "max_tokens_per_doc"]) {
+        return Ok(Dialect::Cohere);
+    }
+    let model = app::parse::<Model>(body).ok().and_then(|own| own.model);
+    let of_jina = model.is_some_and(|model| model.starts_with("jina-"));
+    if of_jina || fields.has(&["max_doc_length", "return_embeddings", "truncation"]) {
+        return Ok(Dialect::Jina);
+    }
+    Ok(Dialect::Cohere)
+}
+
+/// Cohere's version 1, Jina's or Voyage's rerank, by the body.
+#[utoipa::path(
+    post, path = "/v1/rerank", tag = "compatible",
+    request_body = cohere::CohereRerankV1,
+    responses(
+        (status = 200, description = "The documents, best first", body = cohere::CohereReranked),
+        (status = "4XX", description = "What is wrong with the request", body = cohere::CohereError),
+        (status = "5XX", description = "What broke", body = cohere::CohereError),
+    )
+)]
+pub(crate) async fn v1_rerank(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match app.body(body).await {
+        Ok(body) => body,
+        Err(error) => return Dialect::Cohere.error(&error),
+    };
+    let dialect = match of_v1(&body) {
+        Ok(dialect) => dialect,
+        Err(error) => return Dialect::Cohere.error(&error),
+    };
+    let result = match dialect {
+        Dialect::Voyage => voyage::reranked(&app, &head.headers, &body).await,
+        Dialect::Jina => jina::reranked(&app, &head.headers, &body).await,
+        _ => cohere::reranked_v1(&app, &head.headers, &body).await,
+    };
+    answer(dialect, result)
+}
+
+/// `POST /rerank`.
+pub(super) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match app.body(body).await {
+        Ok(body) => body,
+        Err(error) => return Dialect::Tei.error(&error),
+    };
+    match Fields::of(&body) {
+        Err(error) => Dialect::Tei.error(&error),
+        Ok(fields) if fields.has(&["documents"]) => {
+            answer(Dialect::Vllm, vllm::reranked(&app, &head.headers, &body).await)
+        }
+        Ok(_) => answer(Dialect::Tei, tei::reranked(&app, &head.headers, &body).await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_says_whose_it_is() {
+        for (body, dialect) in [
+            (r#"{"model": "m", "query": "q", "documents": []}"#, Dialect::Cohere),
+            (r#"{"query": "q", "documents": [], "top_n": 3}"#, Dialect::Cohere),
+            (r#"{"query": "q", "documents": [], "rank_fields": ["a"], "top_n": 1}"#, Dialect::Cohere),
+            (r#"{"query": "q", "documents": [], "top_k": null, "truncation": true}"#, Dialect::Voyage),
+            (r#"{"query": "q", "documents": [], "truncation": true}"#, Dialect::Voyage),
+            (r#"{"query": "q", "documents": [], "truncation": true, "top_n": 2}"#, Dialect::Jina),
+            (r#"{"model": "jina-reranker-v3", "query": "q", "documents": []}"#, Dialect::Jina),
+            (r#"{"query": "q", "documents": [], "return_embeddings": false}"#, Dialect::Jina),
+        ] {
+            assert_eq!(of_v1(body.as_bytes()).unwrap(), dialect, "{body}");
+        }
+        assert!(of_v1(b"[1]").is_err());
+        assert!(of_v1(b"{\"query\"").is_err());
+    }
+}

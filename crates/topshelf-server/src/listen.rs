@@ -1,0 +1,103 @@
+//! Connections: accepting them, idleness, shutdown.
+//!
+//! **Shutdown.** On the first signal nobody is let in any more ([`crate::admission`]), the listener is
+//! closed, and what is under way is brought to its end, for as long as the limit allows; on the second
+//! everything ends at once.
+//!
+//! **Slow clients.** The head of a request has to come within its time, and so has its body
+//! ([`crate::options::Limits`]); an idle connection counts as one whose next head does not come. So
+//! neither a trickle of bytes nor ten thousand silent connections hold up anybody else.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::App;
+
+/// How long what is under way may take after a signal.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long no connection is accepted after the system refused one, as it does when there are no file
+/// descriptors left.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves connections of the listener, secret ones where there is an acceptor for them, until `stop`
+/// becomes true; then drains.
+///
+/// # Errors
+///
+/// None at present: a connection that fails fails alone.
+pub async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let router = app.router();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let limits = &app.options.limits;
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head_time);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(limits.head_time));
+    let builder = Arc::new(builder);
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(limits.connections));
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true); // an answer is one write; where it fails, it is only slower
+        let service = TowerToHyperService::new(router.clone());
+        let (builder, watcher, tls) = (Arc::clone(&builder), graceful.watcher(), tls.clone());
+        let handshake = limits.head_time;
+        tokio::spawn(async move {
+            // Clients break off as they please; that is no event of ours.
+            match tls {
+                None => {
+                    let _ = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await;
+                }
+                Some(tls) => {
+                    let secret = tokio::time::timeout(handshake, tls.accept(stream)).await;
+                    if let Ok(Ok(stream)) = secret {
+                        let stream = TokioIo::new(stream);
+                        let _ = watcher.watch(builder.serve_connection(stream, service)).await;
+                    }
+                }
+            }
+            drop(place);
+        });
+    }
+    app.admission.close();
+    drop(listener);
+    let drained = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    if drained.is_err() {
+        tracing::warn!("requests were still under way after {} s and were ended", DRAIN.as_secs());
+    }
+    Ok(())
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}

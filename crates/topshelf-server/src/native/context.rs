@@ -1,0 +1,108 @@
+//! `POST /v1/context`: a prompt from passages of the request, for those who retrieve elsewhere.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use topshelf_core::context::estimate_tokens;
+use topshelf_core::{Context, ContextOptions, Passage, Query, Ranking, Scale};
+use utoipa::ToSchema;
+
+use crate::answer::PromptAnswer;
+use crate::app::{App, answer};
+use crate::dialect::Dialect;
+use crate::error::{Result, ServeError};
+
+/// How a prompt is made.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromptOptions {
+    /// Tokens that the sources may take, four bytes counted as one; 3000 if that is not said.
+    #[schema(minimum = 1)]
+    pub budget: Option<usize>,
+    /// The instruction before the sources.
+    pub system: Option<String>,
+    /// A minijinja template for sources and question.
+    pub template: Option<String>,
+    /// Jaccard coefficient from which a passage repeats another and is left out; 0.8 if that is not said.
+    #[schema(minimum = 0.0)]
+    pub near_duplicate: Option<f64>,
+}
+
+/// A request.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContextRequest {
+    /// The question.
+    #[schema(min_length = 1)]
+    pub query: String,
+    /// The passages, best first.
+    pub passages: Vec<PassageGiven>,
+    /// How the prompt is made.
+    #[serde(default)]
+    pub prompt: PromptOptions,
+}
+
+/// A passage of a request.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct PassageGiven {
+    /// Its id, by which the answer names it; its place if that is not said.
+    pub id: Option<String>,
+    /// The document it is of; its id if that is not said.
+    pub document: Option<String>,
+    /// The document's title.
+    #[serde(default)]
+    pub title: String,
+    /// The headings above it, outermost first.
+    #[serde(default)]
+    pub headings: Vec<String>,
+    /// Its text.
+    pub text: String,
+}
+
+impl From<PromptOptions> for ContextOptions {
+    fn from(options: PromptOptions) -> Self {
+        let usual = Self::default();
+        Self {
+            token_budget: options.budget.unwrap_or(usual.token_budget),
+            near_duplicate: options.near_duplicate.unwrap_or(usual.near_duplicate),
+            system: options.system,
+            template: options.template,
+        }
+    }
+}
+
+/// Packs passages into a prompt.
+#[utoipa::path(
+    post, path = "/v1/context", tag = "search",
+    request_body = ContextRequest,
+    responses(
+        (status = 200, description = "The prompt, and what is in it", body = PromptAnswer),
+        (status = "4XX", description = "What is wrong with the request", body = super::ErrorAnswer),
+    )
+)]
+pub(crate) async fn context(State(app): State<Arc<App>>, request: Request) -> Response {
+    answer(Dialect::Native, packed(&app, request).await)
+}
+
+async fn packed(app: &App, request: Request) -> Result<Response> {
+    let request: ContextRequest = app.read(request.into_body()).await?;
+    let query = Query::new(&request.query)?;
+    let (given, limit) = (request.passages.len(), app.options.limits.documents);
+    if given > limit {
+        return Err(ServeError::TooManyDocuments { given, limit });
+    }
+    let passages = request.passages.into_iter().enumerate().map(|(place, given)| {
+        let id = given.id.unwrap_or_else(|| place.to_string());
+        let mut passage = Passage::standalone(id, given.title, given.text);
+        passage.document = given.document.unwrap_or(passage.document);
+        passage.headings = given.headings;
+        (Arc::new(passage), -(place as f32))
+    });
+    let ranking = Ranking::new("given", Scale::Rank, passages)?;
+    let context =
+        Context::pack(query.text(), &ranking, &request.prompt.into(), &estimate_tokens)?;
+    Ok(Json(PromptAnswer::from(&context)).into_response())
+}
