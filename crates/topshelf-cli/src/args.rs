@@ -56,7 +56,10 @@ pub(crate) enum Command {
     /// Answer over HTTP, in the dialects that clients of rerankers already speak.
     Serve(Box<ServeArguments>),
     /// Make keys for those who may ask the server.
-    #[command(subcommand, after_help = "Example:\n  topshelf keys new search-team --file keys.toml")]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  topshelf keys new search-team --file keys.toml"
+    )]
     Keys(KeysCommand),
     /// Look at the scores that are kept from earlier calls, or throw them away.
     #[command(subcommand, after_help = "Example:\n  topshelf cache stats")]
@@ -365,7 +368,14 @@ pub(crate) struct ProfileOption {
 impl FirstStage {
     /// Nothing set.
     pub(crate) fn plain() -> Self {
-        Self { fusion: None, rrf_k: None, weights: Vec::new(), k1: None, b: None, title_weight: None }
+        Self {
+            fusion: None,
+            rrf_k: None,
+            weights: Vec::new(),
+            k1: None,
+            b: None,
+            title_weight: None,
+        }
     }
 }
 
@@ -707,7 +717,9 @@ pub(crate) enum LogForm {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum KeysCommand {
     /// Make a key: it is printed once, and its hash goes into the file.
-    #[command(after_help = "Example:\n  topshelf keys new search-team --file keys.toml --per-minute 600")]
+    #[command(
+        after_help = "Example:\n  topshelf keys new search-team --file keys.toml --per-minute 600"
+    )]
     New {
         /// Whose it is; logs name it.
         name: String,

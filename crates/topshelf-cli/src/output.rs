@@ -712,4 +712,3 @@ impl From<&topshelf::Totals> for IndexTotals {
         Self { documents: totals.documents, passages: totals.passages }
     }
 }
-

@@ -14,6 +14,7 @@ mod it {
     mod llm;
     mod program;
     mod second_stage;
+    mod serve;
     mod services;
     mod tune;
 }

@@ -5,9 +5,9 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use topshelf_core::context::{LeftOut, LeftOutReason};
 use topshelf_core::report::Skipped;
 use topshelf_core::second_stage::RERANK_STAGE;
-use topshelf_core::context::{LeftOut, LeftOutReason};
 use topshelf_core::{Context, Hit, Message, Metadata, Report, Source};
 use utoipa::ToSchema;
 
@@ -298,6 +298,7 @@ impl UsageTold {
         words.join(", ")
     }
 
+    /// What was used, if anything was.
     pub fn of(usage: topshelf_core::Usage) -> Option<Self> {
         let topshelf_core::Usage { calls, input_tokens, output_tokens, searches, repaired, cost } =
             usage;

@@ -12,7 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use topshelf_core::{RetrieverReport, SecondStageReport};
+use topshelf_core::{Query, RetrieverReport, SecondStageReport};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::admission::Admission;
@@ -20,7 +20,7 @@ use crate::dialect::{self, Dialect};
 use crate::error::{Result, ServeError};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
-use crate::options::ServeOptions;
+use crate::options::{LogQueries, ServeOptions};
 use crate::shelf::Shelf;
 use crate::{native, page};
 
@@ -144,6 +144,13 @@ impl App {
         self.started.elapsed()
     }
 
+    /// Logs the text of a query, if it may be.
+    pub(crate) fn log_query(&self, query: &Query) {
+        if self.options.log_queries == LogQueries::Always {
+            tracing::info!(query = query.text(), "query");
+        }
+    }
+
     /// The body of a request, as far as the limits allow.
     ///
     /// # Errors
@@ -178,6 +185,15 @@ impl App {
     }
 }
 
+/// Bytes of text from which work on them holds up others that are served by the same thread.
+const LONG: usize = 1 << 18;
+
+/// Works on so many bytes of text; other requests of this thread go to another meanwhile, if it takes
+/// long.
+pub(crate) fn work_on<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes > LONG { tokio::task::block_in_place(work) } else { work() }
+}
+
 /// JSON to a request.
 ///
 /// # Errors
@@ -185,6 +201,10 @@ impl App {
 /// [`ServeError::NotJson`], [`ServeError::MissingField`], [`ServeError::UnknownField`],
 /// [`ServeError::WrongField`].
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    work_on(body.len(), || parse_now(body))
+}
+
+fn parse_now<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -212,7 +232,9 @@ fn wrong_field(path: &str, said: &str) -> ServeError {
         return ServeError::MissingField { field: below(quoted()) };
     }
     if said.starts_with("unknown field") {
-        let known = said.split_once(", ").map_or("", |(_, known)| known).replace('`', "");
+        let known =
+            said.split_once(", ").map_or("/openapi.json lists those that there are", |it| it.1);
+        let known = known.replace('`', "");
         return ServeError::UnknownField { field: below(quoted()), known };
     }
     let field = if path == "." { "the body".to_owned() } else { path.to_owned() };

@@ -94,7 +94,9 @@ pub enum ServeError {
     },
 
     /// The body is longer than is taken.
-    #[error("the body is longer than the {limit} bytes that are taken; send fewer documents at once")]
+    #[error(
+        "the body is longer than the {limit} bytes that are taken; send fewer documents at once"
+    )]
     BodyTooLarge {
         /// The most that is taken.
         limit: usize,

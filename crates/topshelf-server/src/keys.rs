@@ -73,7 +73,9 @@ impl Keys {
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if file.key.is_empty() {
-            return Err(wrong("there is none in it; `topshelf keys new NAME` makes one".to_owned()));
+            return Err(wrong(
+                "there is none in it; `topshelf keys new NAME` makes one".to_owned(),
+            ));
         }
         let keys = file.key.into_iter().map(|entry| {
             let Entry { name, sha256, per_minute } = entry;
@@ -101,9 +103,9 @@ impl Keys {
         let key = found.ok_or(ServeError::WrongKey)?;
         if let Some(bucket) = &key.bucket {
             let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.take(Instant::now()).map_err(|retry_after| {
-                ServeError::RateLimited { retry_after }
-            })?;
+            bucket
+                .take(Instant::now())
+                .map_err(|retry_after| ServeError::RateLimited { retry_after })?;
         }
         Ok(key.name.clone())
     }
@@ -185,14 +187,18 @@ mod tests {
         assert_eq!(keys.check(&with("authorization", "bearer  secret")).unwrap(), "a");
         assert_eq!(keys.check(&with("api-key", "secret")).unwrap(), "a");
         assert!(matches!(keys.check(&HeaderMap::new()), Err(ServeError::NoKey)));
-        assert!(matches!(keys.check(&with("authorization", "Basic secret")), Err(ServeError::NoKey)));
+        assert!(matches!(
+            keys.check(&with("authorization", "Basic secret")),
+            Err(ServeError::NoKey)
+        ));
         let wrong = keys.check(&with("authorization", "Bearer secre"));
         assert!(matches!(wrong, Err(ServeError::WrongKey)));
     }
 
     #[test]
     fn a_file_without_a_usable_key_is_refused() {
-        for text in ["", "[[key]]\nname = \"a\"\nsha256 = \"zz\"", "nonsense", "[[key]]\nname = 1"] {
+        for text in ["", "[[key]]\nname = \"a\"\nsha256 = \"zz\"", "nonsense", "[[key]]\nname = 1"]
+        {
             assert!(keys(text).is_err(), "{text}");
         }
     }

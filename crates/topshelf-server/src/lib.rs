@@ -50,6 +50,6 @@ pub use listen::serve;
 pub use options::{Limits, LogQueries, ServeOptions};
 pub use shadow::Shadow;
 pub use shelf::{
-    AddedDocuments, Document, IndexCard, ModelCard, ModelRole, RemovedDocuments, Reranking,
-    Retrieval, Shelf, Survivors,
+    AddedDocuments, Document, IndexCard, ModelCard, ModelRole, QueueFigures, RemovedDocuments,
+    Reranking, Retrieval, Shelf, Survivors,
 };

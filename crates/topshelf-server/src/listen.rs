@@ -70,7 +70,9 @@ pub async fn serve(
             // Clients break off as they please; that is no event of ours.
             match tls {
                 None => {
-                    let _ = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await;
+                    let _ = watcher
+                        .watch(builder.serve_connection(TokioIo::new(stream), service))
+                        .await;
                 }
                 Some(tls) => {
                     let secret = tokio::time::timeout(handshake, tls.accept(stream)).await;

@@ -6,6 +6,9 @@
 //! | `topshelf_request_seconds` | from the head of a request to its answer |
 //! | `topshelf_errors_total` | by kind: `overloaded`, `unknown_model` |
 //! | `topshelf_requests_in`, `topshelf_work_in_bytes`, `topshelf_expected_wait_seconds` | what is in, and how long it will take |
+//! | `topshelf_queue_waiting`, `topshelf_queue_waited_seconds_total` | requests that wait for a model, and how long they did |
+//! | `topshelf_batches_total`, `topshelf_batch_tokens_total`, `topshelf_batch_seconds_total` | calls of the engine: tokens by calls is a batch's size |
+//! | `topshelf_withdrawn_total` | requests whose clients went away |
 //! | `topshelf_stage_seconds` | each retriever and reranker |
 //! | `topshelf_pairs_total`, `topshelf_pairs_cached_total` | pairs scored, and those whose score was known |
 //! | `topshelf_gate_total` | verdicts: `clear`, `ambiguous` |
@@ -16,7 +19,7 @@
 //! | `topshelf_shadow_agreement` | share of the first ten that the shadow reranker has as well |
 //! | `topshelf_process_resident_bytes` | memory |
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -29,6 +32,7 @@ use prometheus_client::registry::Registry;
 use topshelf_core::{RetrieverReport, SecondStageReport};
 
 use crate::admission::Load;
+use crate::shelf::QueueFigures;
 
 /// Seconds, from a cached score to a slow language model.
 const SECONDS: [f64; 14] =
@@ -72,6 +76,36 @@ struct Verdict {
     verdict: String,
 }
 
+/// What the models' own counters say, copied when it is asked for.
+#[derive(Debug, Default)]
+struct Queues {
+    waiting: Family<Model, Gauge>,
+    waited: Family<Model, Counter<f64, AtomicU64>>,
+    calls: Family<Model, Counter>,
+    tokens: Family<Model, Counter>,
+    busy: Family<Model, Counter<f64, AtomicU64>>,
+    withdrawn: Family<Model, Counter>,
+}
+
+impl Queues {
+    fn set(&self, figures: &QueueFigures) {
+        let model = Model { model: figures.model.clone() };
+        self.waiting.get_or_create(&model).set(figures.waiting as i64);
+        let whole = |family: &Family<Model, Counter>, now: u64| {
+            family.get_or_create(&model).inner().store(now, Ordering::Relaxed);
+        };
+        whole(&self.calls, figures.calls);
+        whole(&self.tokens, figures.tokens);
+        whole(&self.withdrawn, figures.withdrawn);
+        let seconds = |family: &Family<Model, Counter<f64, AtomicU64>>, now: Duration| {
+            let bits = now.as_secs_f64().to_bits();
+            family.get_or_create(&model).inner().store(bits, Ordering::Relaxed);
+        };
+        seconds(&self.waited, figures.waited);
+        seconds(&self.busy, figures.busy);
+    }
+}
+
 /// Seconds by the labels of a family.
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -91,6 +125,7 @@ pub struct Metrics {
     exchanged: Seconds<Model>,
     relevance: Seconds<Model>,
     shadow: Seconds<Model>,
+    queues: Queues,
     requests_in: Gauge,
     work_in: Gauge,
     wait: Gauge<f64, AtomicU64>,
@@ -121,6 +156,7 @@ impl Default for Metrics {
             exchanged: Family::new_with_constructor(shares),
             relevance: Family::new_with_constructor(shares),
             shadow: Family::new_with_constructor(shares),
+            queues: Queues::default(),
             requests_in: Gauge::default(),
             work_in: Gauge::default(),
             wait: Gauge::default(),
@@ -148,6 +184,13 @@ impl Metrics {
         registry.register("top_relevance", "Probability of the best", self.relevance.clone());
         let what = "Share of the first ten that the shadow has as well";
         registry.register("shadow_agreement", what, self.shadow.clone());
+        let queues = &self.queues;
+        registry.register("queue_waiting", "Requests that wait", queues.waiting.clone());
+        registry.register("queue_waited_seconds", "How long they did", queues.waited.clone());
+        registry.register("batches", "Calls of the engine", queues.calls.clone());
+        registry.register("batch_tokens", "Tokens in these", queues.tokens.clone());
+        registry.register("batch_seconds", "Time in these", queues.busy.clone());
+        registry.register("withdrawn", "Clients that went away", queues.withdrawn.clone());
         registry.register("requests_in", "Requests at work or waiting", self.requests_in.clone());
         registry.register("work_in_bytes", "Bytes of text of these", self.work_in.clone());
         let what = "How long these are expected to take";
@@ -213,7 +256,10 @@ impl Metrics {
     }
 
     /// All of it as text.
-    pub(crate) fn text(&self, load: Load) -> String {
+    pub(crate) fn text(&self, load: Load, queues: &[QueueFigures]) -> String {
+        for figures in queues {
+            self.queues.set(figures);
+        }
         self.requests_in.set(load.requests as i64);
         self.work_in.set(load.work as i64);
         self.wait.set(load.wait.as_secs_f64());
@@ -243,11 +289,26 @@ mod tests {
         metrics.answered("/v2/rerank", "cohere", 200, Duration::from_millis(7));
         metrics.failed("overloaded");
         metrics.reordered("m", &[0, 3, 11, 25], Some(0.93));
-        let text = metrics.text(Load { requests: 2, work: 10, wait: Duration::from_millis(1500) });
+        let queue = QueueFigures {
+            model: "m".into(),
+            waiting: 3,
+            calls: 7,
+            tokens: 2100,
+            busy: Duration::from_millis(250),
+            waited: Duration::from_secs(2),
+            answered: 5,
+            withdrawn: 1,
+        };
+        let load = Load { requests: 2, work: 10, wait: Duration::from_millis(1500) };
+        metrics.text(load, std::slice::from_ref(&queue));
+        let text = metrics.text(load, &[queue]); // twice: what was copied is not added up
         for line in [
             r#"topshelf_requests_total{route="/v2/rerank",dialect="cohere",status="200"} 1"#,
             r#"topshelf_errors_total{kind="overloaded"} 1"#,
             r#"topshelf_top10_exchanged_sum{model="m"} 0.5"#,
+            r#"topshelf_queue_waiting{model="m"} 3"#,
+            r#"topshelf_batch_tokens_total{model="m"} 2100"#,
+            r#"topshelf_batch_seconds_total{model="m"} 0.25"#,
             "topshelf_requests_in 2",
             "topshelf_expected_wait_seconds 1.5",
         ] {

@@ -12,7 +12,8 @@ use crate::app::App;
 use crate::openapi;
 
 /// Nothing from elsewhere, nothing inline.
-const POLICY: &str = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
+const POLICY: &str =
+    "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
 
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -20,7 +21,15 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/docs", get(|| async { html(include_str!("page/docs.html")) }))
         .route("/page/app.js", get(|| async { script(include_str!("page/app.js")) }))
         .route("/page/docs.js", get(|| async { script(include_str!("page/docs.js")) }))
+        .route("/page/elements.js", get(|| async { script(include_str!("page/elements.js")) }))
+        .route("/page/marks.js", get(|| async { script(include_str!("page/marks.js")) }))
+        .route("/page/orders.js", get(|| async { script(include_str!("page/orders.js")) }))
+        .route("/page/ran.js", get(|| async { script(include_str!("page/ran.js")) }))
+        .route("/page/server.js", get(|| async { script(include_str!("page/server.js")) }))
+        .route("/page/settings.js", get(|| async { script(include_str!("page/settings.js")) }))
+        .route("/page/shown.js", get(|| async { script(include_str!("page/shown.js")) }))
         .route("/page/style.css", get(|| async { style(include_str!("page/style.css")) }))
+        .route("/page/icon.svg", get(|| async { icon(include_str!("page/icon.svg")) }))
         .route("/openapi.json", get(openapi::json))
 }
 
@@ -34,6 +43,10 @@ fn script(text: &'static str) -> Response {
 
 fn style(text: &'static str) -> Response {
     file("text/css; charset=utf-8", text)
+}
+
+fn icon(text: &'static str) -> Response {
+    file("image/svg+xml", text)
 }
 
 fn file(kind: &'static str, text: &'static str) -> Response {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use topshelf_core::report::Skipped;
 use topshelf_core::second_stage::RERANK_STAGE;
 use topshelf_core::{
     ModelIdentity, Passage, Query, Ranking, Reranker, Scale, SecondStage, SecondStageReport,
 };
 
-use crate::app::App;
+use crate::app::{self, App};
 use crate::error::{Result, ServeError};
 use crate::shadow;
 use crate::shelf::Reranking;
@@ -115,8 +116,18 @@ impl Ordered {
         for failure in &self.report.failures {
             warnings.push(format!("{} failed: {}", failure.model, failure.reason));
         }
-        if self.report.rerankers.is_empty() {
-            warnings.push("no reranker answered; the order is the one given".to_owned());
+        match self.report.skipped {
+            Some(Skipped::Failed) => {
+                warnings.push("no reranker answered; the order is the one given".to_owned());
+            }
+            Some(Skipped::Clear) => {
+                warnings.push("not reranked: the gate found the order clear".to_owned());
+            }
+            Some(Skipped::NoWeight) => {
+                warnings
+                    .push("not reranked: the blend gives the rerank score no weight".to_owned());
+            }
+            None => {}
         }
         for ran in &self.report.rerankers {
             for failed in &ran.failed {
@@ -124,17 +135,17 @@ impl Ordered {
                 warnings.push(format!("document {index} was not scored: {}", failed.reason));
             }
             if !ran.truncated.is_empty() {
-                let n = ran.truncated.len();
-                warnings.push(format!("{n} documents were not read to the end"));
+                let (n, of) = (ran.truncated.len(), ran.pairs);
+                warnings.push(format!("not read to the end: {n} of {of} documents"));
             }
             if ran.query_truncated_tokens > 0 {
                 let n = ran.query_truncated_tokens;
-                warnings.push(format!("the last {n} tokens of the query were not read"));
+                warnings.push(format!("not read: {n} tokens at the end of the query"));
             }
         }
         if let Some(deadline) = self.report.deadline.as_ref().filter(|own| own.unscored > 0) {
-            let n = deadline.unscored;
-            warnings.push(format!("{n} documents were not read before the deadline"));
+            let (n, of) = (deadline.unscored, self.documents.len());
+            warnings.push(format!("not read before the deadline: {n} of {of} documents"));
         }
         warnings
     }
@@ -151,14 +162,18 @@ pub async fn run(app: &Arc<App>, mut asked: Asked) -> Result<Ordered> {
     let start = Instant::now();
     check(app, &asked)?;
     let query = Query::new(&asked.query)?;
+    app.log_query(&query);
     let stage = app.shelf.second_stage(&asked.reranking)?.ok_or_else(|| {
         let reason = "'none' leaves nothing to do; name a reranker".to_owned();
         ServeError::WrongField { field: "model".to_owned(), reason }
     })?;
+    let bytes = asked.documents.iter().map(|given| given.text.len()).sum();
     if let (Some(most), Some(reranker)) = (asked.tokens_per_document, stage.rerankers().last()) {
-        for given in &mut asked.documents {
-            shorten(&mut given.text, most, reranker);
-        }
+        app::work_on(bytes, || {
+            for given in &mut asked.documents {
+                shorten(&mut given.text, most, reranker);
+            }
+        });
     }
     let permit = app.admission.admit(work(&asked))?;
     let candidates = candidates(&asked.documents)?;
@@ -179,7 +194,8 @@ pub async fn run(app: &Arc<App>, mut asked: Asked) -> Result<Ordered> {
         span: hit.span,
     };
     let results = ranking.top(top).into_hits().into_iter().map(scored).collect();
-    let tokens = if asked.count_tokens { tokens(&asked, &stage) } else { 0 };
+    let count = || app::work_on(bytes, || tokens(&asked, &stage));
+    let tokens = if asked.count_tokens { count() } else { 0 };
     let took = start.elapsed();
     Ok(Ordered { results, report, model, scale, documents: asked.documents, tokens, took })
 }
@@ -200,7 +216,9 @@ fn shorten(text: &mut String, most: usize, reranker: &dyn Reranker) {
 fn tokens(asked: &Asked, stage: &SecondStage) -> usize {
     let Some(reranker) = stage.rerankers().last() else { return 0 };
     let query = reranker.count_tokens(&asked.query);
-    let of = |given: &Given| query + reranker.count_tokens(&given.title) + reranker.count_tokens(&given.text);
+    let of = |given: &Given| {
+        query + reranker.count_tokens(&given.title) + reranker.count_tokens(&given.text)
+    };
     asked.documents.iter().map(of).sum()
 }
 
@@ -220,7 +238,8 @@ fn check(app: &App, asked: &Asked) -> Result<()> {
 
 /// Bytes that a model is to read.
 fn work(asked: &Asked) -> u64 {
-    let of = |given: &Given| (given.title.len() + given.text.len()).min(LONGEST) + asked.query.len();
+    let of =
+        |given: &Given| (given.title.len() + given.text.len()).min(LONGEST) + asked.query.len();
     asked.documents.iter().map(|given| of(given) as u64).sum()
 }
 

@@ -62,9 +62,10 @@ async fn agreement(
     best: &HashSet<String>,
 ) -> topshelf_core::Result<f64> {
     let outcomes = reranker.score(query, passages).await?;
-    let scored = passages.iter().zip(&outcomes).filter_map(|(passage, outcome)| {
-        Some((Arc::clone(passage), outcome.as_ref().ok()?.score))
-    });
+    let scored = passages
+        .iter()
+        .zip(&outcomes)
+        .filter_map(|(passage, outcome)| Some((Arc::clone(passage), outcome.as_ref().ok()?.score)));
     let ranking = Ranking::new("shadow", Scale::Rank, scored)?.top(best.len());
     let both = ranking.hits().iter().filter(|hit| best.contains(&hit.passage.id)).count();
     Ok(if best.is_empty() { 1.0 } else { both as f64 / best.len() as f64 })

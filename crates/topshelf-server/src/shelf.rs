@@ -26,6 +26,12 @@ pub trait Shelf: Send + Sync + 'static {
     /// The indexes, the default one first.
     fn indexes(&self) -> Vec<IndexCard>;
 
+    /// What waits for each model that runs here.
+    fn queues(&self) -> Vec<QueueFigures>;
+
+    /// The tuned pipeline that requests get unless they say otherwise.
+    fn profile(&self) -> Option<String>;
+
     /// What reorders candidates that come with the request; `None` for `none`.
     ///
     /// # Errors
@@ -39,8 +45,12 @@ pub trait Shelf: Send + Sync + 'static {
     ///
     /// As [`Self::second_stage`]; [`crate::ServeError::UnknownIndex`]; [`crate::ServeError::Core`] for a retriever
     /// that the index does not have.
-    fn pipeline(&self, retrieval: &Retrieval, reranking: &Reranking, top: usize)
-    -> Result<Pipeline>;
+    fn pipeline(
+        &self,
+        retrieval: &Retrieval,
+        reranking: &Reranking,
+        top: usize,
+    ) -> Result<Pipeline>;
 
     /// The bi-encoder of that name; the default one without a name.
     ///
@@ -70,6 +80,27 @@ pub trait Shelf: Send + Sync + 'static {
     ///
     /// What cannot be loaded; everything is then as it was.
     fn reload(&self) -> Result<()>;
+}
+
+/// What waits for a model, and what it has done since it was loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueFigures {
+    /// The model.
+    pub model: String,
+    /// Requests that wait for their turn.
+    pub waiting: usize,
+    /// Calls of the engine.
+    pub calls: u64,
+    /// Tokens in these.
+    pub tokens: u64,
+    /// Time in these.
+    pub busy: Duration,
+    /// Time that all requests together waited for their first call.
+    pub waited: Duration,
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Requests whose callers went away.
+    pub withdrawn: u64,
 }
 
 /// How candidates are reordered.

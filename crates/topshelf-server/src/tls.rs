@@ -27,8 +27,9 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
     if certificates.is_empty() {
         return Err(wrong(certificate, "there is no certificate in it".to_owned()));
     }
-    let private = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error: tokio_rustls::rustls::pki_types::pem::Error| wrong(key, error.to_string()))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(
+        |error: tokio_rustls::rustls::pki_types::pem::Error| wrong(key, error.to_string()),
+    )?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, private));

@@ -6,8 +6,8 @@ use anyhow::Result;
 use topshelf::llm::Strategy;
 use topshelf::remote::{HostedReranker, Target};
 use topshelf::{
-    CachedReranker, CrossEncoder, Family, Grain, Index, LateInteraction, Reranker, ScoreCache,
-    Store, WindowOptions, Windowed,
+    CachedReranker, CrossEncoder, Family, Grain, Index, LateInteraction, QueueStats, Reranker,
+    ScoreCache, Store, WindowOptions, Windowed,
 };
 
 use super::language_model::ModelName;
@@ -19,19 +19,21 @@ pub(super) struct Loaded {
     pub(super) model: Arc<dyn Reranker>,
     /// What kind of reranker it is, in a word.
     pub(super) family: &'static str,
+    /// What waits for it, if it runs here on the native engine's queue.
+    pub(super) queue: Option<Arc<QueueStats>>,
     /// Whether scoring a passage is so cheap that looking its score up, or reading a part of it only,
     /// saves nothing: its vectors are stored.
     is_stored: bool,
 }
 
 /// What stands for the default reranker where services are named.
-const LOCAL: &str = "local";
+pub(super) const LOCAL: &str = "local";
 
 /// Loads the reranker of that name, alias or folder, or names the service. Late interaction uses the token vectors of the
 /// index, if one is given that has those of the model.
 pub(super) fn open(name: &str, index: Option<&Index>, spending: &Spending) -> Result<Loaded> {
     let computed =
-        |family, model: Arc<dyn Reranker>| Loaded { model, family, is_stored: false };
+        |family, model: Arc<dyn Reranker>| Loaded { model, family, queue: None, is_stored: false };
     if let Some(model) = of_language_model(name, spending)? {
         return Ok(computed("language-model", model));
     }
@@ -44,16 +46,17 @@ pub(super) fn open(name: &str, index: Option<&Index>, spending: &Spending) -> Re
     Ok(match folder.spec.family {
         Family::LateInteraction => {
             let model = Arc::new(LateInteraction::from_folder(&folder)?);
+            let (family, queue) = ("late-interaction", Some(model.queue()));
             match index.and_then(|index| index.stored_tokens(Arc::clone(&model))) {
-                Some(stored) => {
-                    Loaded { model: Arc::new(stored), family: "late-interaction", is_stored: true }
-                }
-                None => computed("late-interaction", model),
+                Some(stored) => Loaded { model: Arc::new(stored), family, queue, is_stored: true },
+                None => Loaded { model, family, queue, is_stored: false },
             }
         }
         // One that is none says so.
         Family::CrossEncoder | Family::BiEncoder | Family::LanguageModel => {
-            computed("cross-encoder", Arc::new(CrossEncoder::from_folder(&folder)?))
+            let model = CrossEncoder::from_folder(&folder)?;
+            let queue = Some(model.queue());
+            Loaded { model: Arc::new(model), family: "cross-encoder", queue, is_stored: false }
         }
     })
 }

@@ -78,7 +78,9 @@ fn log(form: LogForm) {
     match form {
         LogForm::None => lines.with_max_level(tracing::Level::WARN).init(),
         LogForm::Text => lines.with_max_level(tracing::Level::INFO).init(),
-        LogForm::Json => lines.with_max_level(tracing::Level::INFO).json().flatten_event(true).init(),
+        LogForm::Json => {
+            lines.with_max_level(tracing::Level::INFO).json().flatten_event(true).init()
+        }
     }
 }
 

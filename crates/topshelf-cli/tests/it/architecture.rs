@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates, and which of the others each may know.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("topshelf-core", &[]),
     ("topshelf-cache", &["topshelf-core"]),
     ("topshelf-kernels", &[]),
@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("topshelf-tune", &["topshelf-core", "topshelf-eval"]),
     ("topshelf-remote", &["topshelf-core"]),
     ("topshelf-llm", &["topshelf-core"]),
+    ("topshelf-server", &["topshelf-core"]),
     ("topshelf-models", &["topshelf-core", "topshelf-kernels"]),
     ("topshelf-index", &["topshelf-core", "topshelf-kernels"]),
     (
@@ -33,7 +34,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "topshelf-tune",
         ],
     ),
-    ("topshelf-cli", &["topshelf"]),
+    ("topshelf-cli", &["topshelf", "topshelf-server"]),
 ];
 
 /// Each crate of the workspace with all that it depends on, for whatever purpose.

@@ -187,7 +187,11 @@ pub(super) async fn v1(State(app): State<Arc<App>>, request: Request) -> Respons
 }
 
 /// Version 1, with a body that has been read.
-pub(super) async fn reranked_v1(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+pub(super) async fn reranked_v1(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response> {
     let asked: CohereRerankV1 = app::parse(body)?;
     let most = asked.max_chunks_per_doc.unwrap_or(1).saturating_mul(asked.documents.len());
     if most >= MOST_CHUNKS && asked.max_chunks_per_doc.is_some() {

@@ -115,8 +115,14 @@ mod tests {
         for (body, dialect) in [
             (r#"{"model": "m", "query": "q", "documents": []}"#, Dialect::Cohere),
             (r#"{"query": "q", "documents": [], "top_n": 3}"#, Dialect::Cohere),
-            (r#"{"query": "q", "documents": [], "rank_fields": ["a"], "top_n": 1}"#, Dialect::Cohere),
-            (r#"{"query": "q", "documents": [], "top_k": null, "truncation": true}"#, Dialect::Voyage),
+            (
+                r#"{"query": "q", "documents": [], "rank_fields": ["a"], "top_n": 1}"#,
+                Dialect::Cohere,
+            ),
+            (
+                r#"{"query": "q", "documents": [], "top_k": null, "truncation": true}"#,
+                Dialect::Voyage,
+            ),
             (r#"{"query": "q", "documents": [], "truncation": true}"#, Dialect::Voyage),
             (r#"{"query": "q", "documents": [], "truncation": true, "top_n": 2}"#, Dialect::Jina),
             (r#"{"model": "jina-reranker-v3", "query": "q", "documents": []}"#, Dialect::Jina),

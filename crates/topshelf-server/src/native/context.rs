@@ -102,7 +102,6 @@ async fn packed(app: &App, request: Request) -> Result<Response> {
         (Arc::new(passage), -(place as f32))
     });
     let ranking = Ranking::new("given", Scale::Rank, passages)?;
-    let context =
-        Context::pack(query.text(), &ranking, &request.prompt.into(), &estimate_tokens)?;
+    let context = Context::pack(query.text(), &ranking, &request.prompt.into(), &estimate_tokens)?;
     Ok(Json(PromptAnswer::from(&context)).into_response())
 }

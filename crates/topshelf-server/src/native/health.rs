@@ -67,5 +67,6 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
 /// Figures in Prometheus' text format.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], app.metrics.text(app.admission.load())).into_response()
+    let text = app.metrics.text(app.admission.load(), &app.shelf.queues());
+    ([(CONTENT_TYPE, kind)], text).into_response()
 }

@@ -150,6 +150,7 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
     if let Some(filter) = &request.filter {
         query = query.with_filter(Filter::parse(filter)?);
     }
+    app.log_query(&query);
     let top = request.top_n.unwrap_or(TOP);
     let retrieval = Retrieval {
         index: request.index.clone(),
@@ -167,21 +168,19 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
 }
 
 impl Search {
-    async fn finish(
-        self,
-        app: &Arc<App>,
-        candidates: Candidates,
-    ) -> Result<(Ran, SearchResponse)> {
+    async fn finish(self, app: &Arc<App>, candidates: Candidates) -> Result<(Ran, SearchResponse)> {
         let Self { query, pipeline, request, permit, .. } = self;
         let found = pipeline.rerank(&query, candidates).await?;
-        let explained = if request.explain { explain(&pipeline, &query, &found).await? } else { Vec::new() };
+        let explained =
+            if request.explain { explain(&pipeline, &query, &found).await? } else { Vec::new() };
         permit.finish();
         let passages = found.candidates.hits().iter().map(|hit| Arc::clone(&hit.passage)).collect();
         let best: Vec<&str> =
             found.ranking.hits().iter().map(|hit| hit.passage.id.as_str()).collect();
         shadow::look(app, &query, passages, &best);
         let prompt = request.prompt.map(|options| prompt(&query, &found, options)).transpose()?;
-        let report = RunReport::from(&found.report);
+        let profile = app.shelf.profile();
+        let report = RunReport { profile, ..RunReport::from(&found.report) };
         let model = report.reranker.as_ref().map(|ran| ran.model.clone()).unwrap_or_default();
         let took = std::time::Duration::from_secs_f64(found.report.milliseconds / 1e3);
         let body = SearchResponse {
@@ -232,7 +231,11 @@ fn event(name: &str, data: &impl Serialize) -> std::result::Result<Event, axum::
 }
 
 /// What the last reranker says of each hit's tokens, if it looks at tokens.
-async fn explain(pipeline: &Pipeline, query: &Query, found: &Answer) -> Result<Vec<Vec<TokenMatch>>> {
+async fn explain(
+    pipeline: &Pipeline,
+    query: &Query,
+    found: &Answer,
+) -> Result<Vec<Vec<TokenMatch>>> {
     let Some(reranker) = pipeline.second_stage().and_then(|stage| stage.rerankers().last()) else {
         return Ok(Vec::new());
     };

@@ -66,7 +66,7 @@ impl ServedIndex {
     }
 
     /// Opens what was committed since.
-    pub(super) fn reload(&self) -> Result<(), IndexError> {
+    fn reload(&self) -> Result<(), IndexError> {
         let fresh = Index::open(&self.dir)?;
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
@@ -133,7 +133,7 @@ impl ServedIndex {
 }
 
 /// What an index says, as a stage's error.
-pub(super) fn failed(error: IndexError) -> ServeError {
+fn failed(error: IndexError) -> ServeError {
     let blame = match error {
         IndexError::Locked { .. } | IndexError::Embed { .. } => error.blame(),
         // The index is the server's: no request is to blame for the state that it is in.

@@ -2,22 +2,23 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use anyhow::Result;
 use topshelf::tune::setup::Reranking as Described;
 use topshelf::{
-    Embedder, Pipeline, Profile, Reranker, SecondStage, Store, WindowOptions,
+    Embedder, Pipeline, Profile, QueueStats, Reranker, ScoreCache, SecondStage, Store,
+    WindowOptions,
 };
 use topshelf_server::{
-    AddedDocuments, Document, IndexCard, ModelCard, ModelRole, RemovedDocuments, Reranking,
-    Retrieval, ServeError, Shelf, Survivors,
+    AddedDocuments, Document, IndexCard, ModelCard, ModelRole, QueueFigures, RemovedDocuments,
+    Reranking, Retrieval, ServeError, Shelf, Survivors,
 };
 
-use super::index::{ServedIndex, failed};
+use super::index::ServedIndex;
 use crate::args::{
-    DEFAULT_EMBEDDER, DEFAULT_RERANKER, FirstStage, FusionName, GateOption, RetrieverName,
-    SecondStageOptions, ServeArguments,
+    DEFAULT_EMBEDDER, DEFAULT_RERANKER, FirstStage, FusionName, RetrieverName, SecondStageOptions,
+    ServeArguments,
 };
 use crate::commands::chosen::{self, Chosen};
 use crate::commands::rerankers::{self, Loaded};
@@ -25,9 +26,18 @@ use crate::commands::spending::Spending;
 use crate::commands::{cache, with_first_stage};
 use crate::exit::usage;
 
-/// What a server serves.
+/// What a server serves. A reload puts another [`Loads`] in the place of the one that is there;
+/// requests under way go on with theirs.
 pub(super) struct Served {
-    arguments: ServeArguments,
+    arguments: Arc<ServeArguments>,
+    /// Scores that are kept; they outlive a reload.
+    cache: Option<Arc<ScoreCache>>,
+    loads: RwLock<Arc<Loads>>,
+}
+
+/// Models and indexes that are in memory.
+struct Loads {
+    arguments: Arc<ServeArguments>,
     /// Rerankers in their order, the default one first.
     rerankers: Vec<ServedReranker>,
     embedders: Vec<ServedEmbedder>,
@@ -45,16 +55,36 @@ struct ServedReranker {
     given: String,
     /// Behind windows and cache.
     ready: Arc<dyn Reranker>,
+    /// What waits for it, if it runs here.
+    queue: Option<Arc<QueueStats>>,
 }
 
 struct ServedEmbedder {
     card: ModelCard,
     model: Arc<dyn Embedder>,
+    queue: Arc<QueueStats>,
 }
 
 impl Served {
     pub(super) fn open(arguments: ServeArguments) -> Result<Self> {
+        let arguments = Arc::new(arguments);
         let cache = if arguments.cache.no_cache { None } else { cache::open()? };
+        let loads = Loads::open(&arguments, cache.as_ref())?;
+        Ok(Self { arguments, cache, loads: RwLock::new(Arc::new(loads)) })
+    }
+
+    fn loads(&self) -> Arc<Loads> {
+        Arc::clone(&self.loads.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A line for each thing that is served.
+    pub(super) fn describe(&self) -> Vec<String> {
+        self.loads().describe()
+    }
+}
+
+impl Loads {
+    fn open(arguments: &Arc<ServeArguments>, cache: Option<&Arc<ScoreCache>>) -> Result<Self> {
         let spending = Spending::of(&arguments.spending)?;
         let profile = chosen::open(&arguments.profile)?;
         let mut indexes = Vec::new();
@@ -70,17 +100,17 @@ impl Served {
         let mut rerankers = Vec::new();
         for name in named {
             let loaded = rerankers::open(&name, None, &spending)?;
-            let ready = loaded.behind(Some(WindowOptions::default()), cache.as_ref())?;
+            let ready = loaded.behind(Some(WindowOptions::default()), cache)?;
             let card = reranker_card(&name, &loaded, &arguments.alias)?;
-            rerankers.push(ServedReranker { card, given: name, ready });
+            let queue = loaded.queue;
+            rerankers.push(ServedReranker { card, given: name, ready, queue });
         }
-        let embedders = embedders(&arguments, &indexes)?;
-        let stages = Mutex::default();
+        let embedders = embedders(arguments, &indexes)?;
+        let (arguments, stages) = (Arc::clone(arguments), Mutex::default());
         Ok(Self { arguments, rerankers, embedders, indexes, profile, stages })
     }
 
-    /// A line for each thing that is served.
-    pub(super) fn describe(&self) -> Vec<String> {
+    fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for card in self.models() {
             lines.push(format!("serving {} ({}) on {}", card.name, card.family, card.engine));
@@ -101,9 +131,9 @@ impl Served {
         };
         let found = self.rerankers.iter().find(is_it);
         let any = || self.rerankers.first().filter(|_| self.arguments.any_model);
-        found.or_else(any).ok_or_else(|| {
-            ServeError::unknown_model(name, &self.models(), ModelRole::Reranker)
-        })
+        found
+            .or_else(any)
+            .ok_or_else(|| ServeError::unknown_model(name, &self.models(), ModelRole::Reranker))
     }
 
     fn index(&self, name: Option<&str>) -> Result<&ServedIndex, ServeError> {
@@ -130,13 +160,14 @@ impl Served {
             blend: in_range("blend", reranking.blend)?,
             min_relevance: in_range("min_relevance", reranking.min_relevance)?,
             deadline: reranking.deadline.or(self.arguments.deadline),
+            // Who names a gate in a request takes it without proof; the report tells what it did.
+            force: gate.is_some(),
             gate,
             strict: reranking.strict.unwrap_or(false),
             ..SecondStageOptions::plain()
         };
-        Chosen::with(&options, self.profile.clone()).map_err(|error| {
-            wrong("the request", error.to_string())
-        })
+        Chosen::with(&options, self.profile.clone())
+            .map_err(|error| wrong("the request", error.to_string()))
     }
 
     /// The second stage of these words. `index` is where candidates come from.
@@ -157,9 +188,8 @@ impl Served {
         described: &Described,
         index: Option<&ServedIndex>,
     ) -> Result<SecondStage, ServeError> {
-        let of_index = index.map_or(String::new(), |index| {
-            format!("{} {}", index.name, index.now().generation())
-        });
+        let of_index = index
+            .map_or(String::new(), |index| format!("{} {}", index.name, index.now().generation()));
         let key = format!("{of_index} {:?}", described.cascade);
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = stages.get(&key) {
@@ -183,7 +213,8 @@ impl Served {
         let served = self.reranker(name)?;
         if let Some(index) = index
             && let Some(model) = index.tokens()
-            && topshelf::TokenEmbedder::identity(model.as_ref()).fingerprint == served.card.fingerprint
+            && topshelf::TokenEmbedder::identity(model.as_ref()).fingerprint
+                == served.card.fingerprint
             && let Some(stored) = index.now().stored_tokens(Arc::clone(model))
         {
             return Ok(Arc::new(stored));
@@ -192,7 +223,26 @@ impl Served {
     }
 }
 
-impl Shelf for Served {
+impl Loads {
+    fn queues(&self) -> Vec<QueueFigures> {
+        let rerankers = self.rerankers.iter().map(|own| (&own.card, own.queue.as_ref()));
+        let embedders = self.embedders.iter().map(|own| (&own.card, Some(&own.queue)));
+        let figures = rerankers.chain(embedders).filter_map(|(card, queue)| {
+            let counts = queue?.counts();
+            Some(QueueFigures {
+                model: card.name.clone(),
+                waiting: counts.waiting,
+                calls: counts.calls,
+                tokens: counts.tokens,
+                busy: counts.busy,
+                waited: counts.waited,
+                answered: counts.answered,
+                withdrawn: counts.withdrawn,
+            })
+        });
+        figures.collect()
+    }
+
     fn models(&self) -> Vec<ModelCard> {
         let rerankers = self.rerankers.iter().map(|own| own.card.clone());
         rerankers.chain(self.embedders.iter().map(|own| own.card.clone())).collect()
@@ -200,10 +250,6 @@ impl Shelf for Served {
 
     fn indexes(&self) -> Vec<IndexCard> {
         self.indexes.iter().map(ServedIndex::card).collect()
-    }
-
-    fn second_stage(&self, reranking: &Reranking) -> Result<Option<SecondStage>, ServeError> {
-        self.stage(reranking, None)
     }
 
     fn pipeline(
@@ -247,23 +293,58 @@ impl Shelf for Served {
         })?;
         Ok(Arc::clone(&found.model))
     }
+}
+
+impl Shelf for Served {
+    fn models(&self) -> Vec<ModelCard> {
+        self.loads().models()
+    }
+
+    fn indexes(&self) -> Vec<IndexCard> {
+        self.loads().indexes()
+    }
+
+    fn queues(&self) -> Vec<QueueFigures> {
+        self.loads().queues()
+    }
+
+    fn profile(&self) -> Option<String> {
+        self.loads().profile.as_ref().map(|(_, path)| path.display().to_string())
+    }
+
+    fn second_stage(&self, reranking: &Reranking) -> Result<Option<SecondStage>, ServeError> {
+        self.loads().stage(reranking, None)
+    }
+
+    fn pipeline(
+        &self,
+        retrieval: &Retrieval,
+        reranking: &Reranking,
+        top: usize,
+    ) -> Result<Pipeline, ServeError> {
+        self.loads().pipeline(retrieval, reranking, top)
+    }
+
+    fn embedder(&self, model: Option<&str>) -> Result<Arc<dyn Embedder>, ServeError> {
+        self.loads().embedder(model)
+    }
 
     fn add(
         &self,
         index: Option<&str>,
         documents: Vec<Document>,
     ) -> Result<AddedDocuments, ServeError> {
-        self.index(index)?.add(documents)
+        self.loads().index(index)?.add(documents)
     }
 
     fn remove(&self, index: Option<&str>, ids: &[String]) -> Result<RemovedDocuments, ServeError> {
-        self.index(index)?.remove(ids)
+        self.loads().index(index)?.remove(ids)
     }
 
     fn reload(&self) -> Result<(), ServeError> {
-        for index in &self.indexes {
-            index.reload().map_err(failed)?;
-        }
+        let fresh = Loads::open(&self.arguments, self.cache.as_ref());
+        let fresh = fresh.map_err(|error| ServeError::Failed { reason: format!("{error:#}") })?;
+        *self.loads.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(())
     }
 }
@@ -303,18 +384,16 @@ fn in_range(field: &str, number: Option<f32>) -> Result<Option<f32>, ServeError>
 
 /// The aliases that were given for a model, and those that the catalogue knows.
 fn aliases(given: &str, name: &str, options: &[(String, String)]) -> Vec<String> {
-    let known = Store::open_default().ok().and_then(|store| store.find(given).ok());
+    let known = Store::open_default().ok().and_then(|store| store.find(name).ok());
     let mut all: Vec<String> = known.map(|folder| folder.spec.aliases).unwrap_or_default();
+    // The name by which the command line knows the default one.
+    all.extend((name == DEFAULT_RERANKER).then(|| rerankers::LOCAL.to_owned()));
     let own = options.iter().filter(|(_, model)| model == given || model == name);
     all.extend(own.map(|(alias, _)| alias.clone()));
     all
 }
 
-fn reranker_card(
-    given: &str,
-    loaded: &Loaded,
-    options: &[(String, String)],
-) -> Result<ModelCard> {
+fn reranker_card(given: &str, loaded: &Loaded, options: &[(String, String)]) -> Result<ModelCard> {
     let identity = loaded.model.identity();
     if identity.name == "none" {
         return Err(usage("`none` is no reranker to serve"));
@@ -349,7 +428,8 @@ fn embedders(arguments: &ServeArguments, indexes: &[ServedIndex]) -> Result<Vec<
             max_tokens: Some(model.max_tokens()),
             dimension: Some(Embedder::dimension(model.as_ref())),
         };
-        all.push(ServedEmbedder { card, model });
+        let queue = model.queue();
+        all.push(ServedEmbedder { card, model, queue });
     };
     for name in &arguments.embed {
         push(name, Arc::new(topshelf::BiEncoder::load(name)?));

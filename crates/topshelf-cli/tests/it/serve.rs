@@ -1,0 +1,407 @@
+//! `topshelf serve`: what clients of other services get, what happens to those who send nonsense, go
+//! away or have no key, and how it ends.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::program::{models, run, run_with_input, topshelf, write};
+
+/// A server that ends with the test.
+struct Server {
+    child: Child,
+    /// `127.0.0.1:PORT`.
+    address: String,
+}
+
+impl Server {
+    /// Starts one on a free port.
+    fn start(dir: &Path, arguments: &[&str]) -> Self {
+        models();
+        let mut all = vec!["serve", "--port", "0"];
+        all.extend(arguments);
+        let mut child = topshelf(dir, &all)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the server says where it is");
+        let address = line.trim().strip_prefix("http://").expect("an address").to_owned();
+        Self { child, address }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Sends a request and answers status, head and body.
+    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String, String) {
+        let mut stream = self.send(method, path, headers, body);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.expect("a status"), head.to_lowercase(), body.to_owned())
+    }
+
+    /// Sends a request and leaves the answer to the caller.
+    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).expect("the server listens");
+        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}content-length: \
+             {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        stream
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let (status, _, body) = self.ask("POST", path, "", &body.to_string());
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    /// A figure of `/metrics`; 0 if it is not there.
+    fn metric(&self, name: &str) -> f64 {
+        let (_, _, text) = self.ask("GET", "/metrics", "", "");
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status().expect("kill starts");
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended already
+        let _ = self.child.wait();
+    }
+}
+
+const QUERY: &str = "How long does a flea live?";
+const DOCUMENTS: [&str; 4] = [
+    "Dogs sleep for half of the day.",
+    "An adult flea lives for about a hundred days.",
+    "Fleas are small insects without wings.",
+    "The flea market opens at nine.",
+];
+
+/// The order and the probabilities that the command line gives without a server.
+fn expected(dir: &Path, rerank: &str) -> Vec<(u64, f64)> {
+    let lines = DOCUMENTS.join("\n");
+    let arguments = ["rerank", QUERY, "--rerank", rerank, "--json"];
+    let answer = run_with_input(dir, &arguments, lines.as_bytes()).json();
+    pairs(&answer["results"], "relevance_score")
+}
+
+fn pairs(results: &Value, score: &str) -> Vec<(u64, f64)> {
+    let results = results.as_array().expect("results");
+    let pair =
+        |result: &Value| (result["index"].as_u64().unwrap(), result[score].as_f64().unwrap());
+    results.iter().map(pair).collect()
+}
+
+fn assert_same(got: &[(u64, f64)], wanted: &[(u64, f64)], what: &str) {
+    assert_eq!(got.len(), wanted.len(), "{what}");
+    for (got, wanted) in got.iter().zip(wanted) {
+        assert!(got.0 == wanted.0 && (got.1 - wanted.1).abs() < 1e-6, "{what}: {got:?} {wanted:?}");
+    }
+}
+
+#[test]
+fn every_dialect_has_the_order_and_the_scores_of_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let wanted = expected(dir.path(), "local");
+    let documents = json!(DOCUMENTS);
+    let asked = json!({"model": "local", "query": QUERY, "documents": documents});
+    for path in
+        ["/v2/rerank", "/v1/rerank", "/cohere/v1/rerank", "/jina/v1/rerank", "/vllm/v1/rerank"]
+    {
+        let (status, answer) = server.post(path, &asked);
+        assert_eq!(status, 200, "{path}: {answer}");
+        assert_same(&pairs(&answer["results"], "relevance_score"), &wanted, path);
+    }
+    let (_, answer) = server.post("/voyage/v1/rerank", &asked);
+    assert_same(&pairs(&answer["data"], "relevance_score"), &wanted, "voyage");
+    let (_, answer) = server.post("/rerank", &json!({"query": QUERY, "texts": documents}));
+    assert_same(&pairs(&answer, "score"), &wanted, "tei");
+    let (_, answer) = server.post("/topshelf/v1/rerank", &asked);
+    assert_same(&pairs(&answer["results"], "relevance_score"), &wanted, "native");
+    let (_, answer) = server.post("/v1/score", &json!({"text_1": QUERY, "text_2": documents}));
+    let mut by_place = wanted.clone();
+    by_place.sort_by_key(|(index, _)| *index);
+    assert_same(&pairs(&answer["data"], "score"), &by_place, "score");
+}
+
+/// What the project's own clients get from the project's own server.
+#[test]
+fn a_round_trip_by_our_own_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let wanted = expected(dir.path(), "local");
+    for (name, path) in [
+        ("cohere", "/v2/rerank#local"),
+        ("cohere-v1", "/cohere/v1/rerank#local"),
+        ("jina", "/jina/v1/rerank#local"),
+        ("voyage", "/voyage/v1/rerank#local"),
+        ("tei", "/rerank"),
+        ("llamacpp", "/rerank"),
+    ] {
+        let rerank = format!("{name}+{}", server.url(path));
+        let got = expected_with_keys(dir.path(), &rerank);
+        assert_same(&got, &wanted, name);
+    }
+    let got = expected_with_keys(dir.path(), &server.url("/vllm/v1/rerank#local"));
+    assert_same(&got, &wanted, "vllm");
+}
+
+/// [`expected`] with a key for every vendor, which our server does not ask for.
+fn expected_with_keys(dir: &Path, rerank: &str) -> Vec<(u64, f64)> {
+    let arguments = ["rerank", QUERY, "--rerank", rerank, "--strict", "--json"];
+    let mut command = topshelf(dir, &arguments);
+    for name in ["COHERE_API_KEY", "VOYAGE_API_KEY", "JINA_API_KEY"] {
+        command.env(name, "key");
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    child.stdin.take().unwrap().write_all(DOCUMENTS.join("\n").as_bytes()).unwrap();
+    let output = child.wait_with_output().expect("the program ends");
+    assert!(output.status.success(), "{rerank}: {}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    pairs(&answer["results"], "relevance_score")
+}
+
+#[test]
+fn errors_are_in_the_words_and_the_shape_of_the_dialect() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let said = |path: &str, body: Value| {
+        let (status, answer) = server.post(path, &body);
+        (status, answer)
+    };
+    let (status, answer) =
+        said("/v2/rerank", json!({"model": "m", "query": "q", "documents": [], "top_k": 1}));
+    assert_eq!(status, 422);
+    assert!(answer["message"].as_str().unwrap().starts_with("unknown field: parameter 'top_k'"));
+    let (status, answer) =
+        said("/v2/rerank", json!({"model": "local", "query": "q", "documents": []}));
+    assert_eq!(
+        (status, answer),
+        (400, json!({"message": "invalid request: list of documents must not be empty"}))
+    );
+    let (status, answer) =
+        said("/v2/rerank", json!({"model": "local", "query": "q", "documents": ["a", " "]}));
+    assert_eq!(
+        (status, answer),
+        (400, json!({"message": "invalid request: document at index 1 cannot be empty"}))
+    );
+    let (status, answer) =
+        said("/v2/rerank", json!({"model": "xyz", "query": "q", "documents": ["a"]}));
+    assert!(
+        status == 404 && answer["message"].as_str().unwrap().starts_with("model 'xyz' not found")
+    );
+    let (status, answer) =
+        said("/jina/v1/rerank", json!({"model": "xyz", "query": "q", "documents": ["a"]}));
+    assert!(
+        status == 400 && answer["detail"].as_str().unwrap().starts_with("INPUT_MODEL_NOT_FOUND")
+    );
+    let (status, answer) = said("/voyage/v1/rerank", json!({"query": "q"}));
+    assert!(status == 422 && answer["detail"].is_string());
+    let (status, answer) = said("/rerank", json!({"query": "q", "texts": []}));
+    assert_eq!(
+        (status, answer),
+        (400, json!({"error": "`texts` cannot be empty", "error_type": "Empty"}))
+    );
+    let (status, answer) = said("/v1/score", json!({"text_1": ["a", "b"], "text_2": ["c"]}));
+    assert!(status == 400 && answer["error"]["type"] == "BadRequestError");
+    let (status, answer) = said("/v1/embeddings", json!({"input": "a", "model": "xyz"}));
+    assert!(status == 404 && answer["error"]["param"] == "model");
+    let (status, answer) = said("/v1/search", json!({"query": "q"}));
+    assert!(status == 404 && answer["error"]["type"] == "unknown_index");
+    let (status, answer) = said("/nowhere", json!({}));
+    assert!(status == 404 && answer["error"]["type"] == "no_route");
+    let (status, head, body) = server.ask("POST", "/v2/rerank", "", "{\"model\": NaN");
+    assert!(status == 400 && body.contains("not JSON"), "{body}");
+    assert!(head.contains("x-request-id: ") && head.contains("x-total-time: "), "{head}");
+}
+
+#[test]
+fn documents_come_and_go_and_searches_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    write(
+        dir.path(),
+        "docs/fleas.md",
+        "# Fleas\n\nAn adult flea lives for about a hundred days.\n",
+    );
+    models();
+    run(dir.path(), &["index", "add", "docs", "--index", "d.index"]).success();
+    let server = Server::start(dir.path(), &["--index", "d.index", "--writable"]);
+    let zebra = json!({"documents": [
+        {"id": "z", "title": "Zebra", "text": "A zebra has stripes.", "metadata": {"lang": "en"}},
+    ]});
+    let (status, answer) = server.post("/v1/documents", &zebra);
+    assert_eq!(
+        (status, &answer["added"], &answer["index"]["documents"]),
+        (200, &json!(1), &json!(2))
+    );
+    let (_, answer) = server.post("/v1/documents", &zebra);
+    assert_eq!(answer["unchanged"], 1);
+    let asked = json!({"query": "zebra stripes", "filter": "lang = en", "top_n": 1, "return_candidates": true});
+    let (status, answer) = server.post("/v1/search", &asked);
+    assert_eq!((status, &answer["hits"][0]["document"]), (200, &json!("z")), "{answer}");
+    assert_eq!(answer["candidates"].as_array().map(Vec::len), Some(1));
+    let streamed = json!({"query": QUERY, "top_n": 1, "stream": true});
+    let (_, _, text) = server.ask("POST", "/v1/search", "", &streamed.to_string());
+    let first = text.find("event: candidates").expect("the first order");
+    assert!(first < text.find("event: answer").expect("the answer"), "{text}");
+    let prompt = json!({"query": QUERY, "prompt": {"budget": 100}});
+    let (_, answer) = server.post("/v1/search", &prompt);
+    assert!(answer["prompt"]["text"].as_str().unwrap().contains("[1] docs/fleas.md"), "{answer}");
+    let ids = json!({"ids": ["z", "y"]}).to_string();
+    let (_, _, answer) = server.ask("DELETE", "/v1/documents", "", &ids);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((&answer["removed"], &answer["unknown"]), (&json!(1), &json!(["y"])));
+    drop(server);
+    let server = Server::start(dir.path(), &["--index", "d.index"]);
+    let (status, answer) = server.post("/v1/documents", &zebra);
+    assert!(status == 403 && answer["error"]["type"] == "read_only", "{answer}");
+}
+
+#[test]
+fn who_has_no_key_is_told_so_and_who_asks_too_much_when_to_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = ["keys", "new", "team", "--file", "keys.toml", "--per-minute", "2"];
+    let key = run(dir.path(), &new).success().trim().to_owned();
+    let kept = std::fs::read_to_string(dir.path().join("keys.toml")).unwrap();
+    assert!(!kept.contains(&key), "the file has the hash, not the key");
+    let server = Server::start(dir.path(), &["--keys", "keys.toml"]);
+    let body = json!({"model": "local", "query": "q", "documents": ["a"]}).to_string();
+    let (status, _, answer) = server.ask("POST", "/v2/rerank", "", &body);
+    assert!(status == 401 && answer.contains("no api key supplied"), "{answer}");
+    let (status, _, answer) =
+        server.ask("POST", "/v2/rerank", "authorization: Bearer wrong\r\n", &body);
+    assert!(status == 401 && answer.contains("invalid api token"), "{answer}");
+    let right = format!("authorization: Bearer {key}\r\n");
+    for _ in 0..2 {
+        assert_eq!(server.ask("POST", "/v2/rerank", &right, &body).0, 200);
+    }
+    let (status, head, _) = server.ask("POST", "/v2/rerank", &right, &body);
+    assert!(status == 429 && head.contains("retry-after: "), "{head}");
+    assert_eq!(server.ask("GET", "/healthz", "", "").0, 200);
+}
+
+#[test]
+fn an_address_that_others_reach_wants_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = run(dir.path(), &["serve", "--host", "0.0.0.0", "--port", "0"]);
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+    assert!(outcome.stderr.contains("--keys"), "{outcome:?}");
+}
+
+/// Long enough to be under way for a while.
+fn large(documents: usize) -> String {
+    let documents: Vec<String> = (0..documents)
+        .map(|n| {
+            format!("Document {n} says that the {n}th flea of the market lives for {n} days. ")
+                .repeat(6)
+        })
+        .collect();
+    json!({"model": "local", "query": QUERY, "documents": documents}).to_string()
+}
+
+#[test]
+fn a_client_that_goes_away_costs_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let gone: Vec<TcpStream> =
+        (0..4).map(|_| server.send("POST", "/v2/rerank", "", &large(2000))).collect();
+    let waits = |wanted: f64| {
+        let start = Instant::now();
+        while (server.metric("topshelf_requests_in") - wanted).abs() > 0.1 {
+            assert!(start.elapsed() < Duration::from_secs(60), "never {wanted} requests in");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    waits(4.0);
+    drop(gone);
+    waits(0.0);
+    let before = server.metric("topshelf_batches_total{model=\"cross");
+    std::thread::sleep(Duration::from_millis(1500));
+    let after = server.metric("topshelf_batches_total{model=\"cross");
+    assert!(after - before <= 1.0, "calls for nobody: {before} and then {after}");
+    let small = json!({"model": "local", "query": QUERY, "documents": DOCUMENTS});
+    assert_eq!(server.post("/v2/rerank", &small).0, 200);
+}
+
+#[test]
+fn many_clients_at_once_get_the_bits_that_each_gets_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--max-wait", "60s"]);
+    let asked = |n: usize| {
+        let documents: Vec<String> =
+            (0..=n).map(|i| format!("{} {n} {i}", DOCUMENTS[i % DOCUMENTS.len()])).collect();
+        json!({"model": "local", "query": QUERY, "documents": documents})
+    };
+    let alone: Vec<Value> =
+        (0..12).map(|n| server.post("/v2/rerank", &asked(n)).1["results"].clone()).collect();
+    let together: Vec<Value> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..12)
+            .map(|n| {
+                let (server, asked) = (&server, asked(n));
+                scope.spawn(move || server.post("/v2/rerank", &asked).1["results"].clone())
+            })
+            .collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    assert_eq!(alone, together);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_lets_what_is_under_way_end_and_a_reload_disturbs_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &[]);
+    let mut under_way = server.send("POST", "/v2/rerank", "", &large(150));
+    std::thread::sleep(Duration::from_millis(300));
+    server.signal("-HUP");
+    std::thread::sleep(Duration::from_millis(100));
+    server.signal("-TERM");
+    let mut answer = String::new();
+    under_way.read_to_string(&mut answer).expect("the answer comes nevertheless");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..answer.len().min(200)]);
+    let ended = server.child.wait().expect("the server ends");
+    assert!(ended.success(), "{ended}");
+}
+
+#[test]
+fn every_route_of_the_description_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let (_, _, text) = server.ask("GET", "/openapi.json", "", "");
+    let description: Value = serde_json::from_str(&text).expect("JSON");
+    let paths = description["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 18, "{}", paths.len());
+    for (path, methods) in paths {
+        for method in methods.as_object().unwrap().keys() {
+            let (status, _, body) = server.ask(&method.to_uppercase(), path, "", "{}");
+            assert!(![405, 500].contains(&status) && !body.contains("no_route"), "{path}: {body}");
+        }
+    }
+    for path in ["/", "/docs", "/page/app.js", "/page/docs.js", "/page/style.css"] {
+        let (status, head, _) = server.ask("GET", path, "", "");
+        assert!(status == 200 && head.contains("content-security-policy"), "{path}: {head}");
+    }
+}
