@@ -460,13 +460,15 @@ pub(crate) struct SecondStageRan {
     pub(crate) deadline: Option<DeadlineKept>,
 }
 
-/// A reranker that was asked and did not answer.
+/// A reranker that was asked and did not answer, or not all of it in time.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RerankerFailed {
     /// The model.
     pub(crate) model: String,
-    /// Why.
+    /// Why; what its service said last, if that is why it was late.
     pub(crate) reason: String,
+    /// What was spent on it all the same; absent where nothing was.
+    pub(crate) usage: Option<UsageTold>,
     /// How long it was waited for.
     pub(crate) milliseconds: f64,
 }
@@ -555,17 +557,34 @@ pub(crate) struct UsageTold {
 impl UsageTold {
     /// In a few words.
     pub(crate) fn in_words(&self) -> String {
-        let mut words = vec![format!("{} calls", self.calls)];
+        self.counts().to_string()
+    }
+
+    /// The mean of so many queries in a few words: money where prices are known, what is counted where
+    /// not.
+    pub(crate) fn of_each(&self, queries: usize) -> String {
+        let queries = queries.max(1) as f64;
+        if let Some(cost) = self.cost {
+            let each = cost / queries;
+            return format!("{each:.6} USD a query, {:.2} a thousand", each * 1e3);
+        }
         let counted = [
+            (self.calls, "calls"),
             (self.input_tokens, "tokens read"),
             (self.output_tokens, "written"),
             (self.searches, "searches"),
-            (self.repaired, "answers repaired"),
         ];
         let counted = counted.into_iter().filter(|(count, _)| *count > 0);
-        words.extend(counted.map(|(count, what)| format!("{count} {what}")));
-        words.extend(self.cost.map(|cost| format!("{cost:.6} USD")));
-        words.join(", ")
+        let told: Vec<String> =
+            counted.map(|(count, what)| format!("{:.1} {what}", count as f64 / queries)).collect();
+        format!("{} a query", told.join(", "))
+    }
+
+    /// As the library counts it.
+    fn counts(&self) -> topshelf::Usage {
+        let Self { calls, input_tokens, output_tokens, searches, repaired, cost } = *self;
+        let cost = cost.map(|dollars| (dollars * 1e9).round() as u64);
+        topshelf::Usage { calls, input_tokens, output_tokens, searches, repaired, cost }
     }
 
     pub(crate) fn of(usage: topshelf::Usage) -> Option<Self> {
@@ -844,6 +863,13 @@ pub(crate) struct QueriesChanged {
     pub(crate) same: usize,
 }
 
+impl QueriesChanged {
+    /// All that were asked, each once.
+    pub(crate) fn all(&self) -> usize {
+        self.better + self.worse + self.same
+    }
+}
+
 /// A query that lost by reranking.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Loser {
@@ -1052,6 +1078,7 @@ impl From<&topshelf::SecondStageReport> for SecondStageRan {
                 .map(|failure| RerankerFailed {
                     model: failure.model.clone(),
                     reason: failure.reason.clone(),
+                    usage: UsageTold::of(failure.usage),
                     milliseconds: failure.milliseconds,
                 })
                 .collect(),
