@@ -377,7 +377,9 @@ impl Step {
         match (error, policy.on_failure) {
             (Some(error), OnFailure::Fail) => {
                 let mut spent = Usage::default();
-                failures.iter().for_each(|failure| spent += failure.usage);
+                for failure in failures.iter() {
+                    spent += failure.usage;
+                }
                 Err(error.after_spending(spent))
             }
             _ => Ok(Outcome::Kept(ranking)),

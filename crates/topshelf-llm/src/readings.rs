@@ -1,4 +1,5 @@
-//! What passages are worth when a model has read them several times, in small groups: [`deal`], [`worths`].
+//! What passages are worth when a model has read them, once or several times, in small groups: [`deal`],
+//! [`worths`].
 //!
 //! Language models favour places: the first letter, the last passage, the order as it is shown (Liu et
 //! al., "Lost in the Middle", 2023). Small ones favour them more than what is written there. So the same
@@ -13,7 +14,9 @@
 //! fitted by least squares over all readings of one query. The level is there because a letter's
 //! probability is one beside those of its group only: the same passage has less among good ones. With
 //! bias and level taken out, groups that were never read together compare. Nothing is fitted across
-//! queries, and the same readings give the same worths.
+//! queries, and the same readings give the same worths. One round cannot tell bias from worth: all of it
+//! counts as worth, and since those that the stage before put first stand first, a leaning towards early
+//! places speaks for its order.
 //!
 //! **Dealing.** n passages go into ⌈n / size⌉ groups. Whom a passage meets and where it stands changes
 //! from round to round: the passage of rank k stands in column a = k mod groups and row b = k / groups,

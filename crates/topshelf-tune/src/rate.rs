@@ -1,4 +1,5 @@
-//! What a reranker takes, measured on a sample of calls and foretold of others: [`Rate`].
+//! What a reranker takes of time and of money, measured on a sample of calls and foretold of others:
+//! [`Paid`].
 //!
 //! Time and tokens grow with the bytes of query and passages that are read. Searches, as some services
 //! count, are one for every hundred passages of a call that has begun. A price that is known of the

@@ -97,7 +97,9 @@ pub(super) fn measure(
 /// What all queries together took, in failures too.
 fn usage(traces: &[Trace]) -> Usage {
     let mut all = Usage::default();
-    traces.iter().for_each(|trace| all += trace.report.usage());
+    for trace in traces {
+        all += trace.report.usage();
+    }
     all
 }
 
