@@ -551,6 +551,13 @@ pub(crate) struct QueriesChanged {
     pub(crate) same: usize,
 }
 
+impl QueriesChanged {
+    /// All that were asked, each once.
+    pub(crate) fn all(&self) -> usize {
+        self.better + self.worse + self.same
+    }
+}
+
 /// A query that lost by reranking.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Loser {

@@ -4,6 +4,7 @@
 //! from an error to whose fault it is; the command line turns it into exit codes (2 for the
 //! caller, 1 for a failure) and a server into status codes.
 
+use crate::language_model::Usage;
 use crate::score::Scale;
 
 /// The result of a stage or a policy.
@@ -209,6 +210,15 @@ pub enum Error {
         /// The stage's own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+
+    /// A failure before which something was spent.
+    #[error("{source}; spent until then: {usage}")]
+    AfterSpending {
+        /// What was spent.
+        usage: Usage,
+        /// What failed.
+        source: Box<Error>,
+    },
 }
 
 impl Error {
@@ -219,6 +229,12 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::Stage { stage: stage.into(), blame, source: source.into() }
+    }
+
+    /// The same with what was spent until then, if anything was.
+    #[must_use]
+    pub fn after_spending(self, usage: Usage) -> Self {
+        if usage.is_none() { self } else { Self::AfterSpending { usage, source: Box::new(self) } }
     }
 
     /// Whether it is a reranker that failed, so that another may stand in for it.
@@ -249,6 +265,7 @@ impl Error {
                 Blame::Failure
             }
             Self::Stage { blame, .. } => *blame,
+            Self::AfterSpending { source, .. } => source.blame(),
         }
     }
 }

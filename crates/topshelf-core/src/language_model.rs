@@ -4,6 +4,7 @@
 //! little: the first token's probabilities, a short text, several questions at once that begin alike,
 //! and how many tokens it took.
 
+use std::fmt;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -142,6 +143,36 @@ impl Usage {
     /// Whether nothing was asked.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The larger of each count: of two accounts of the same calls, neither of which may know of all.
+    #[must_use]
+    pub fn at_least(self, other: Self) -> Self {
+        Self {
+            calls: self.calls.max(other.calls),
+            input_tokens: self.input_tokens.max(other.input_tokens),
+            output_tokens: self.output_tokens.max(other.output_tokens),
+            searches: self.searches.max(other.searches),
+            repaired: self.repaired.max(other.repaired),
+            cost: self.cost.max(other.cost),
+        }
+    }
+}
+
+/// In a few words: `3 calls, 1200 tokens read, 12 written, 0.000490 USD`.
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.calls, if self.calls == 1 { "call" } else { "calls" })?;
+        let counted = [
+            (self.input_tokens, "tokens read"),
+            (self.output_tokens, "written"),
+            (self.searches, "searches"),
+            (self.repaired, "answers repaired"),
+        ];
+        for (count, what) in counted.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
+        self.cost.map_or(Ok(()), |nano| write!(f, ", {:.6} USD", nano as f64 / 1e9))
     }
 }
 

@@ -16,6 +16,7 @@
 //! | reciprocal rank fusion, weighted fusion | [`fuse`] |
 //! | metadata conditions | [`filter`] |
 //! | what LLMs do for rerankers | [`language_model`] |
+//! | what is told of a call while it is out | [`journal`] |
 //! | retrieve, fuse, rerank, report | [`pipeline`], [`report`] |
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
 //! | whether reranking is worth it for a query | [`gate`] |
@@ -34,6 +35,7 @@ mod error;
 pub mod filter;
 pub mod fuse;
 pub mod gate;
+pub mod journal;
 pub mod language_model;
 pub mod passage;
 pub mod pipeline;
@@ -54,6 +56,7 @@ pub use error::{Blame, Error, Result};
 pub use filter::Filter;
 pub use fuse::{Fusion, Normalisation};
 pub use gate::{Gate, GateReport, GateSignal};
+pub use journal::Journal;
 pub use language_model::{
     Alternative, Ask, LanguageModel, Message, Prompt, Role, Tell, Usage, Wanted, Written,
 };

@@ -65,15 +65,27 @@ pub enum Skipped {
     Failed,
 }
 
-/// A reranker that was asked and did not answer.
+/// A reranker that was asked and did not answer, or not all of it in time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RerankFailure {
     /// The model.
     pub model: String,
     /// Why.
     pub reason: String,
+    /// What was spent on it all the same.
+    pub usage: Usage,
     /// How long it was waited for.
     pub milliseconds: f64,
+}
+
+impl SecondStageReport {
+    /// What was asked of models that are paid by use, of those that failed too.
+    pub fn usage(&self) -> Usage {
+        let ran = self.rerankers.iter().map(|ran| ran.usage);
+        let mut all = Usage::default();
+        ran.chain(self.failures.iter().map(|failed| failed.usage)).for_each(|usage| all += usage);
+        all
+    }
 }
 
 /// What one reranker did.

@@ -58,6 +58,20 @@ impl Scored {
     pub(crate) fn is_nothing_in_time(&self) -> bool {
         self.outcomes.is_empty() && self.cut == Some(Cut::Deadline)
     }
+
+    /// Why there are no more scores, if that is a failure of the reranker and not only of the time: it
+    /// has failed before, which `last_words` tell of, or it has answered nothing and another stands in.
+    pub(crate) fn too_late(&self, is_last: bool, last_words: Option<String>) -> Option<String> {
+        let time =
+            if is_last { "the deadline came" } else { "half of the time that was left was over" };
+        match last_words.filter(|_| self.cut == Some(Cut::Deadline)) {
+            Some(words) => Some(format!("{words}; {time} before another try")),
+            None if !is_last && self.is_nothing_in_time() => {
+                Some("it did not answer in half of the time that was left".to_owned())
+            }
+            None => None,
+        }
+    }
 }
 
 /// Nanoseconds that a reranker takes for a byte of text: a running mean over micro-batches, shared

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 use crate::blend::Blend;
 use crate::calibrate::Calibration;
 use crate::early_stop::EarlyStop;
-use crate::error::{Error, Result};
+use crate::error::{Blame, Error, Result};
 use crate::gate::Gate;
+use crate::journal::Journal;
 use crate::language_model::Usage;
 use crate::passage::{Passage, Query};
 use crate::ranking::Ranking;
@@ -342,29 +343,45 @@ impl Step {
             // One that hangs leaves half of the time to those that stand in for it.
             let half = |until: Instant| start + until.saturating_duration_since(start) / 2;
             let until = until.map(|until| if last { until } else { half(until) });
-            let mut fail = |reason: String| {
+            let journal = Journal::default();
+            let scored = journal.within(self.ask(asked, query, &ranking, (top, until))).await;
+            let mut fail = |reason: String, usage: Usage| {
                 let model = asked.reranker.identity().name.clone();
                 let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-                failures.push(RerankFailure { model, reason, milliseconds });
+                failures.push(RerankFailure { model, reason, usage, milliseconds });
             };
-            match self.ask(asked, query, &ranking, (top, until)).await {
-                Ok(scored) if !last && scored.is_nothing_in_time() => {
-                    fail("it did not answer in half of the time that was left".to_owned());
-                }
+            match scored {
                 Ok(scored) => {
+                    let too_late = scored.too_late(last, journal.last_words());
+                    if let Some(reason) = too_late.clone().filter(|_| scored.is_nothing_in_time()) {
+                        fail(reason.clone(), journal.spent());
+                        error = Some(Error::stage(RERANK_STAGE, Blame::Failure, reason));
+                        continue;
+                    }
+                    if let Some(reason) = too_late {
+                        // What was spent stands with what it answered.
+                        fail(reason, Usage::default());
+                    }
                     let scale = asked.reranker.scale();
-                    let (ranking, report) = self.order(asked, stage, ranking, scored, start)?;
+                    let (ranking, mut report) = self.order(asked, stage, ranking, scored, start)?;
+                    report.usage = report.usage.at_least(journal.spent());
                     return Ok(Outcome::Reranked(ranking, Box::new(report), scale));
                 }
                 Err(failed) if failed.is_of_reranker() => {
-                    fail(failed.to_string());
+                    fail(failed.to_string(), journal.spent());
                     error = Some(failed);
                 }
                 Err(other) => return Err(other),
             }
         }
         match (error, policy.on_failure) {
-            (Some(error), OnFailure::Fail) => Err(error),
+            (Some(error), OnFailure::Fail) => {
+                let mut spent = Usage::default();
+                for failure in failures.iter() {
+                    spent += failure.usage;
+                }
+                Err(error.after_spending(spent))
+            }
             _ => Ok(Outcome::Kept(ranking)),
         }
     }

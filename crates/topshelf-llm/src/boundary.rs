@@ -23,7 +23,8 @@ use topshelf_core::{
     Reranker, Result, Scale, Usage, Written,
 };
 
-use crate::listwise::{best_letter, by_letters, scores};
+use crate::letters::{best_letter, by_letters};
+use crate::listwise::scores;
 use crate::{STAGE, cut};
 
 /// What is compared.

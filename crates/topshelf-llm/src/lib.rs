@@ -4,7 +4,9 @@
 //! | --- | --- |
 //! | [`template`] | what a model is asked about a pair, and how its answer is read; golden pairs |
 //! | [`pointwise`] | one question for each passage |
-//! | [`listwise`] | orders of many passages: sliding window, first token, tournament |
+//! | [`listwise`] | orders of many passages: sliding window, first token, rounds, tournament |
+//! | `letters` | the question for the best one's letter, and its probabilities |
+//! | `readings` | what passages are worth over several readings, places and neighbours taken out |
 //! | [`boundary`] | pairs or sets, at the boundary of the top only |
 //! | [`permutation`] | an order as a model writes it, read and repaired |
 //! | [`strategy`] | which of these, by name |
@@ -15,9 +17,11 @@
 
 pub mod boundary;
 mod error;
+mod letters;
 pub mod listwise;
 pub mod permutation;
 pub mod pointwise;
+mod readings;
 pub mod strategy;
 pub mod template;
 

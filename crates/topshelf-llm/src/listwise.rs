@@ -4,10 +4,12 @@
 //! | --- | --- | --- |
 //! | `Written` | for the whole order of a window; windows slide from the last candidates to the first, so that a good one is carried up | Sun et al., "Is ChatGPT Good at Search?" (RankGPT), 2023 |
 //! | `FirstToken` | for the best one's letter; the order is that of the letters' probabilities in the first token | Reddy et al., "FIRST", 2024 |
+//! | `Rounds` | for the best one's letter in small groups, dealt anew each round; what each passage is worth over all of them is fitted | `readings.rs` |
 //! | `Tournament` | for the order of groups; each one's better half goes on until one group is left | after Chen et al., "TourRank", 2024 |
 //!
 //! A window that slides over n candidates by half of its size w takes about 2n/w calls, one after the
-//! other; the rounds of a tournament take n/w, n/2w, … calls, those of a round at once.
+//! other; the rounds of a tournament take n/w, n/2w, … calls, those of a round at once. Rounds of groups
+//! of g read all n passages each, in n/g calls, all rounds at once.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,7 +20,9 @@ use topshelf_core::{
     RerankOutcome, RerankScore, Reranker, Result, Scale, Usage, Wanted, Written,
 };
 
+use crate::letters::{LETTERS, best_letter, by_letters, letter_logs};
 use crate::permutation::{self, Order};
+use crate::readings::{Reading, deal, worths};
 use crate::{STAGE, cut};
 
 /// How the order of a window is found.
@@ -28,6 +32,8 @@ pub enum Ordering {
     Written,
     /// By the probabilities of the first token; windows slide.
     FirstToken,
+    /// By the probabilities of the first token in groups, each passage in so many of them.
+    Rounds(usize),
     /// The model writes it; the better half of each group goes on.
     Tournament,
 }
@@ -35,7 +41,7 @@ pub enum Ordering {
 /// How much is ordered at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowOptions {
-    /// Passages in a window: 2 to 26.
+    /// Passages in a window or group: 2 to 26.
     pub size: usize,
     /// How far a window slides: 1 to its size.
     pub step: usize,
@@ -50,11 +56,12 @@ impl Default for WindowOptions {
     }
 }
 
-/// The names of passages where the first token decides.
-pub(crate) const LETTERS: [char; 26] = [
-    'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'N', 'O', 'P', 'Q', 'R', 'S',
-    'T', 'U', 'V', 'W', 'X', 'Y', 'Z',
-];
+impl WindowOptions {
+    /// Groups of five, as small models can tell apart.
+    pub fn of_groups() -> Self {
+        Self { size: 5, step: 5, ..Self::default() }
+    }
+}
 
 /// A language model that orders.
 pub struct Listwise {
@@ -83,19 +90,19 @@ impl Listwise {
         self.options.passage_tokens.min(most).max(16)
     }
 
-    /// Orders several groups at once: places within each.
-    async fn order(
+    /// Asks about several groups at once.
+    async fn ask(
         &self,
         asked: &Asked<'_>,
         groups: &[Vec<usize>],
         usage: &mut Usage,
-    ) -> Result<Vec<Order>> {
+    ) -> Result<Vec<Written>> {
         let asks: Vec<Ask> = groups
             .iter()
             .map(|group| {
                 let texts = group.iter().map(|&place| asked.texts[place]);
                 match self.ordering {
-                    Ordering::FirstToken => best_letter(asked.query, texts),
+                    Ordering::FirstToken | Ordering::Rounds(_) => best_letter(asked.query, texts),
                     Ordering::Written | Ordering::Tournament => whole_order(asked.query, texts),
                 }
             })
@@ -105,21 +112,61 @@ impl Listwise {
             let (stage, expected) = (STAGE.to_owned(), asks.len());
             return Err(Error::ScoreCount { stage, expected, got: written.len() });
         }
-        let read = |(written, group): (std::result::Result<Written, _>, &Vec<usize>)| {
-            // Without one window there is no order at all.
+        // Without one window there is no order at all.
+        let of = |written: std::result::Result<Written, _>| {
             let written =
                 written.map_err(|failure| Error::stage(STAGE, Blame::Failure, failure))?;
+            *usage += written.usage;
+            Ok(written)
+        };
+        written.into_iter().map(of).collect()
+    }
+
+    /// Orders several groups at once: places within each.
+    async fn order(
+        &self,
+        asked: &Asked<'_>,
+        groups: &[Vec<usize>],
+        usage: &mut Usage,
+    ) -> Result<Vec<Order>> {
+        let written = self.ask(asked, groups, usage).await?;
+        let read = |(written, group): (Written, &Vec<usize>)| {
             let order = match self.ordering {
-                Ordering::FirstToken => by_letters(&written, group.len()),
+                Ordering::FirstToken | Ordering::Rounds(_) => by_letters(&written, group.len()),
                 Ordering::Written | Ordering::Tournament => {
                     permutation::read(&written.text, group.len())
                 }
             };
-            *usage += written.usage;
             usage.repaired += u64::from(order.repairs > 0);
-            Ok(order)
+            order
         };
-        written.into_iter().zip(groups).map(read).collect()
+        Ok(written.into_iter().zip(groups).map(read).collect())
+    }
+
+    /// All places, best first, by what each is worth over all rounds.
+    async fn weigh(
+        &self,
+        asked: &Asked<'_>,
+        rounds: usize,
+        usage: &mut Usage,
+    ) -> Result<Vec<usize>> {
+        let count = asked.texts.len();
+        let dealt = (0..rounds.max(1)).flat_map(|round| deal(count, self.options.size, round));
+        // One alone has nothing beside which it is better.
+        let groups: Vec<Vec<usize>> = dealt.filter(|group| group.len() > 1).collect();
+        let written = self.ask(asked, &groups, usage).await?;
+        let mut readings = Vec::with_capacity(groups.len());
+        for (written, group) in written.iter().zip(groups) {
+            match letter_logs(written, group.len()) {
+                Some(logs) => readings.push(Reading { group, logs }),
+                // A model that names none of them has said nothing of this group.
+                None => usage.repaired += 1,
+            }
+        }
+        let worths = worths(count, &readings);
+        let mut places: Vec<usize> = (0..count).collect();
+        places.sort_by(|&a, &b| worths[b].total_cmp(&worths[a]));
+        Ok(places)
     }
 
     /// All places, best first.
@@ -206,51 +253,6 @@ fn whole_order<'a>(query: &str, texts: impl ExactSizeIterator<Item = &'a str>) -
     Ask { prompt, wanted: Wanted::Permutation(count), max_tokens: 16 + 7 * count }
 }
 
-/// Which of several passages is the best, by its letter.
-pub(crate) fn best_letter<'a>(query: &str, texts: impl ExactSizeIterator<Item = &'a str>) -> Ask {
-    let count = texts.len();
-    let mut passages = String::new();
-    for (letter, text) in LETTERS.iter().zip(texts) {
-        let _ = write!(passages, "[{letter}] {text}\n\n");
-    }
-    let prompt = Prompt::Chat(vec![
-        Message::system(
-            "You pick the passage that answers a search query best. You answer with its letter and \
-             nothing else.",
-        ),
-        Message::user(format!(
-            "Query: {query}\n\n{count} passages, each after its letter:\n\n{passages}\
-             Query: {query}\n\nWhich passage is the most relevant to the query? Answer with its letter."
-        )),
-    ]);
-    Ask { prompt, wanted: Wanted::Tokens, max_tokens: 1 }
-}
-
-/// The order of the letters by their probability; those of which nothing is told follow as they were. If
-/// no probabilities are told, the letter that was written comes first.
-pub(crate) fn by_letters(written: &Written, count: usize) -> Order {
-    let letter = |text: &str| {
-        let text =
-            text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')', '.', ':']);
-        let mut chars = text.chars();
-        let first = chars.next().filter(|_| chars.next().is_none())?;
-        LETTERS[..count.min(LETTERS.len())].iter().position(|letter| *letter == first)
-    };
-    let mut of = vec![0.0_f64; count];
-    for alternative in written.alternatives.first().into_iter().flatten() {
-        if let Some(place) = letter(&alternative.token) {
-            of[place] += f64::from(alternative.logprob).exp();
-        }
-    }
-    if written.alternatives.is_empty() {
-        let first = written.text.split_whitespace().next().unwrap_or_default();
-        return permutation::of(letter(first), count);
-    }
-    let mut told: Vec<usize> = (0..count).filter(|&place| of[place] > 0.0).collect();
-    told.sort_by(|&a, &b| of[b].total_cmp(&of[a]));
-    permutation::of(told, count)
-}
-
 #[async_trait]
 impl Reranker for Listwise {
     fn identity(&self) -> &ModelIdentity {
@@ -281,6 +283,7 @@ impl Reranker for Listwise {
         let mut usage = Usage::default();
         let places = match self.ordering {
             Ordering::Tournament => self.compete(&asked, &mut usage).await?,
+            Ordering::Rounds(rounds) => self.weigh(&asked, rounds, &mut usage).await?,
             Ordering::Written | Ordering::FirstToken => self.slide(&asked, &mut usage).await?,
         };
         Ok(scores(&places, &truncated, usage))
@@ -396,6 +399,78 @@ mod tests {
         }
     }
 
+    /// Prefers what is worth more, and by far whatever stands first.
+    struct Partial(ModelIdentity);
+
+    #[async_trait]
+    impl LanguageModel for Partial {
+        fn identity(&self) -> &ModelIdentity {
+            &self.0
+        }
+
+        async fn write(
+            &self,
+            asks: &[Ask],
+        ) -> Result<Vec<std::result::Result<Written, topshelf_core::PassageFailure>>> {
+            let answer = |ask: &Ask| {
+                let text: String = ask.prompt.texts().skip(1).collect();
+                let shown = text.lines().filter_map(|line| {
+                    let (label, worth) = line.strip_prefix('[')?.split_once("] worth ")?;
+                    Some((label.to_owned(), worth.parse::<f32>().unwrap()))
+                });
+                let mut told: Vec<Alternative> = shown
+                    .enumerate()
+                    .map(|(place, (token, worth))| {
+                        let logprob = worth / 10.0 - 4.0 * place as f32 - 20.0;
+                        Alternative { token, logprob }
+                    })
+                    .collect();
+                told.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
+                let usage = Usage { calls: 1, ..Usage::default() };
+                Ok(Written { text: told[0].token.clone(), alternatives: vec![told], usage })
+            };
+            Ok(asks.iter().map(answer).collect())
+        }
+    }
+
+    #[test]
+    fn rounds_see_through_a_model_that_favours_what_stands_first() {
+        let worths: Vec<usize> = (0..20).map(|i| (i * 7) % 20).collect();
+        let partial: Arc<dyn LanguageModel> = Arc::new(Partial(oracle().identity().clone()));
+        let of_groups = WindowOptions::of_groups();
+        let rounds = Listwise::new(Arc::clone(&partial), Ordering::Rounds(2), of_groups);
+        let (ranked, usage) = rank(&rounds, &worths);
+        assert_eq!(ranked, (0..20).rev().collect::<Vec<_>>());
+        assert_eq!((usage.calls, usage.repaired), (8, 0));
+        assert_eq!(rank(&rounds, &worths), (ranked.clone(), usage), "the same every time");
+        // One window of all in one order keeps the order that it was shown.
+        let first = Listwise::new(partial, Ordering::FirstToken, WindowOptions::default());
+        assert_eq!(rank(&first, &worths).0, worths);
+        // One alone is not asked about, and a model without probabilities votes.
+        assert_eq!(rank(&rounds, &[7]), (vec![7], Usage::default()));
+        let votes = Listwise::new(Arc::new(Votes(oracle())), Ordering::Rounds(8), of_groups);
+        assert_eq!(rank(&votes, &worths).0[0], 19);
+    }
+
+    /// One whose probabilities are not told.
+    struct Votes(Arc<dyn LanguageModel>);
+
+    #[async_trait]
+    impl LanguageModel for Votes {
+        fn identity(&self) -> &ModelIdentity {
+            self.0.identity()
+        }
+
+        async fn write(
+            &self,
+            asks: &[Ask],
+        ) -> Result<Vec<std::result::Result<Written, topshelf_core::PassageFailure>>> {
+            let mut written = self.0.write(asks).await?;
+            written.iter_mut().flatten().for_each(|written| written.alternatives.clear());
+            Ok(written)
+        }
+    }
+
     #[test]
     fn few_passages_take_one_call() {
         for ordering in [Ordering::Written, Ordering::FirstToken, Ordering::Tournament] {
@@ -404,17 +479,5 @@ mod tests {
             assert_eq!((ranked, usage.calls), (vec![9, 4, 3], 1));
             assert_eq!(rank(&listwise, &[7]).0, [7]);
         }
-    }
-
-    #[test]
-    fn letters_that_are_not_told_of_stay_as_they_were() {
-        let alternative =
-            |token: &str, p: f32| Alternative { token: token.to_owned(), logprob: p.ln() };
-        let first = vec![alternative(" C", 0.5), alternative("The", 0.2), alternative("A", 0.1)];
-        let written = Written { alternatives: vec![first], ..Written::default() };
-        let order = by_letters(&written, 4);
-        assert_eq!((order.places, order.repairs), (vec![2, 0, 1, 3], 2));
-        let written = Written { text: "[B] is best".to_owned(), ..Written::default() };
-        assert_eq!(by_letters(&written, 3).places, [1, 0, 2]);
     }
 }

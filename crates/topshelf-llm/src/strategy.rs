@@ -10,9 +10,25 @@ use crate::listwise::{Listwise, Ordering, WindowOptions};
 use crate::pointwise::Pointwise;
 use crate::template::Template;
 
-/// The names of all strategies.
-pub const NAMES: [&str; 8] =
-    ["pointwise", "yes-no", "listwise", "first", "tournament", "pairwise", "setwise", "rating"];
+/// The names of all strategies. Behind `rounds` may stand how many: `rounds-4`.
+pub const NAMES: [&str; 9] = [
+    "pointwise",
+    "yes-no",
+    "listwise",
+    "first",
+    "rounds",
+    "tournament",
+    "pairwise",
+    "setwise",
+    "rating",
+];
+
+/// Rounds unless asked otherwise. In the first, those that the stage before put first stand first, so that
+/// what a model says of places speaks for that order; more rounds take it out.
+const ROUNDS: usize = 1;
+
+/// Rounds at most; each reads all passages.
+const MOST_ROUNDS: usize = 16;
 
 /// How a language model is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -41,10 +57,17 @@ impl Strategy {
             "yes-no" => Self::With(Template::YesNo),
             "listwise" => Self::Listwise(Ordering::Written),
             "first" => Self::Listwise(Ordering::FirstToken),
+            "rounds" => Self::Listwise(Ordering::Rounds(ROUNDS)),
             "tournament" => Self::Listwise(Ordering::Tournament),
             "pairwise" => Self::Boundary(Comparison::Pairs),
             "setwise" => Self::Boundary(Comparison::Sets),
-            _ => return Err(LlmError::Strategy { name: name.to_owned() }),
+            _ => {
+                let rounds = name.strip_prefix("rounds-").and_then(|rounds| rounds.parse().ok());
+                match rounds.filter(|rounds| (1..=MOST_ROUNDS).contains(rounds)) {
+                    Some(rounds) => Self::Listwise(Ordering::Rounds(rounds)),
+                    None => return Err(LlmError::Strategy { name: name.to_owned() }),
+                }
+            }
         })
     }
 
@@ -57,7 +80,13 @@ impl Strategy {
             }
             Self::With(template) => Arc::new(Pointwise::new(model, template)),
             Self::Listwise(ordering) => {
-                Arc::new(Listwise::new(model, ordering, WindowOptions::default()))
+                let options = match ordering {
+                    Ordering::Rounds(_) => WindowOptions::of_groups(),
+                    Ordering::Written | Ordering::FirstToken | Ordering::Tournament => {
+                        WindowOptions::default()
+                    }
+                };
+                Arc::new(Listwise::new(model, ordering, options))
             }
             Self::Boundary(comparison) => {
                 Arc::new(Boundary::new(model, comparison, BoundaryOptions::default()))
@@ -75,7 +104,11 @@ mod tests {
         for name in NAMES {
             Strategy::named(name).unwrap();
         }
-        let error = Strategy::named("bubble").unwrap_err().to_string();
-        assert!(error.contains("\"bubble\"") && error.contains("setwise"), "{error}");
+        let four = Strategy::named("rounds-4").unwrap();
+        assert_eq!(four, Strategy::Listwise(Ordering::Rounds(4)));
+        for name in ["bubble", "rounds-0", "rounds-99", "rounds-"] {
+            let error = Strategy::named(name).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name:?}")) && error.contains("setwise"), "{error}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use topshelf_core::{Alternative, Ask, Message, Prompt, Role, Usage, Wanted, Written};
 
+use crate::caller::Caller;
 use crate::error::{RemoteError, Result};
 use crate::http::{Endpoint, KeyHeader};
 
@@ -119,19 +120,19 @@ impl ChatModel {
     ///
     /// As [`Endpoint::post`].
     pub fn write(&self, ask: &Ask) -> Result<Written> {
-        self.write_while(ask, &|| true)
+        self.write_while(ask, &())
     }
 
-    /// [`Self::write`] for as long as somebody waits.
+    /// [`Self::write`] for as long as the caller waits.
     ///
     /// # Errors
     ///
     /// As [`Endpoint::post_while`].
-    pub fn write_while(&self, ask: &Ask, waits: &dyn Fn() -> bool) -> Result<Written> {
+    pub fn write_while(&self, ask: &Ask, caller: &dyn Caller) -> Result<Written> {
         loop {
             let known = self.refused.load(Ordering::Relaxed);
             let (path, body) = self.request(ask, known);
-            match self.endpoint.post_while(path, &body, waits) {
+            match self.endpoint.post_while(path, &body, caller) {
                 Err(RemoteError::Refused { status: 400 | 422, reason, .. })
                     if self.learn(&body, &reason, known) => {}
                 Err(error) => return Err(error),
@@ -145,7 +146,8 @@ impl ChatModel {
         }
     }
 
-    /// [`Self::write_while`] in pieces, each told as it comes.
+    /// [`Self::write_while`] in pieces, each told as it comes. What has come stands in `written`, also if
+    /// no more comes.
     ///
     /// # Errors
     ///
@@ -153,9 +155,10 @@ impl ChatModel {
     pub fn stream_while(
         &self,
         ask: &Ask,
-        waits: &dyn Fn() -> bool,
+        caller: &dyn Caller,
         tell: &dyn Fn(&str),
-    ) -> Result<Written> {
+        written: &mut Written,
+    ) -> Result<()> {
         loop {
             let known = self.refused.load(Ordering::Relaxed);
             let (path, mut body) = self.request(ask, known);
@@ -163,9 +166,8 @@ impl ChatModel {
             if self.api == Api::OpenAi {
                 body["stream_options"] = json!({ "include_usage": true });
             }
-            let mut written = Written::default();
             let mut trouble = None;
-            let heard = self.endpoint.post_lines(path, &body, waits, &mut |line| {
+            let heard = self.endpoint.post_lines(path, &body, caller, &mut |line| {
                 // Server-sent events: what is no data names an event or keeps the line open.
                 let Some(data) = line.strip_prefix("data:").map(str::trim) else { return true };
                 let Ok(event) = serde_json::from_str::<Value>(data) else {
@@ -190,7 +192,7 @@ impl ChatModel {
             match (heard, trouble) {
                 (Ok(()), None) => {
                     written.usage.calls = 1;
-                    return Ok(written);
+                    return Ok(());
                 }
                 (Ok(()), Some(reason)) => {
                     let endpoint = format!("{}{path}", self.address());

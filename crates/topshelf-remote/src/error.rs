@@ -143,6 +143,11 @@ impl RemoteError {
         }
     }
 
+    /// Whether the service may have done its work, and charges for it, though there is no answer.
+    pub(crate) fn is_after_work(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Unexpected { .. })
+    }
+
     /// Whose fault this error is.
     pub fn blame(&self) -> Blame {
         match self {

@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_channel::oneshot;
 use topshelf_core::{
-    Blame, Error as CoreError, Grain, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome,
-    RerankScore, Reranker, Scale, Usage,
+    Grain, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore, Reranker,
+    Scale, Usage,
 };
 
 use crate::breaker::Breaker;
+use crate::caller::{Caller, on_a_thread};
 use crate::dialect::{self, Target};
 use crate::error::{RemoteError, Result};
 use crate::http::Endpoint;
@@ -97,7 +97,7 @@ impl Service {
         &self,
         query: &str,
         documents: &[String],
-        waits: &(dyn Fn() -> bool + Sync),
+        caller: &dyn Caller,
     ) -> Result<Vec<RerankOutcome>> {
         let endpoint = self.endpoint()?;
         let mut outcomes: Vec<RerankOutcome> = documents
@@ -120,7 +120,7 @@ impl Service {
                 }
                 let texts: Vec<&str> =
                     call.iter().map(|&place| documents[place].as_str()).collect();
-                let outcome = self.call(endpoint, query, &texts, waits);
+                let outcome = self.call(endpoint, query, &texts, caller);
                 match outcome {
                     Ok((scores, usage)) => {
                         // What the call took stands with its first score.
@@ -163,27 +163,27 @@ impl Service {
         endpoint: &Endpoint,
         query: &str,
         documents: &[&str],
-        waits: &dyn Fn() -> bool,
+        caller: &dyn Caller,
     ) -> Result<(Vec<Option<f32>>, Usage)> {
         let Target { dialect, model, .. } = &self.target;
         self.breaker.check(endpoint.address())?;
         // Services that count tokens count the query's with each document.
         let bytes: usize = documents.iter().map(|document| query.len() + document.len()).sum();
         let guess = Amount::guess(bytes, 0, documents.len());
-        let ((scores, told), cost) = self.meter.run(guess, || {
-            let answer = endpoint.post_while("", &dialect.request(model, query, documents), waits);
+        let settled = self.meter.run(guess, |told| {
+            let request = dialect.request(model, query, documents);
+            let answer = endpoint.post_while("", &request, caller);
             self.breaker.learn(&answer);
             let answer = answer?;
-            let told = dialect::amount(&answer);
-            let scores = dialect::scores(&answer, documents.len());
-            let scores = scores.map_err(|reason| RemoteError::Unexpected {
+            *told = dialect::amount(&answer);
+            dialect::scores(&answer, documents.len()).map_err(|reason| RemoteError::Unexpected {
                 endpoint: endpoint.address().to_owned(),
                 reason,
-            })?;
-            Ok(((scores, told), told))
-        })?;
-        let Amount { input: input_tokens, searches, .. } = told.unwrap_or_default();
-        Ok((scores, Usage { calls: 1, input_tokens, searches, cost, ..Usage::default() }))
+            })
+        });
+        let usage = settled.usage();
+        caller.pays(usage);
+        Ok((settled.answer?, usage))
     }
 
     /// The documents in calls within the limits, last first.
@@ -269,20 +269,9 @@ impl Reranker for HostedReranker {
         if passages.is_empty() {
             return Ok(Vec::new());
         }
-        let (reply, answer) = oneshot::channel();
-        let service = Arc::clone(&self.service);
-        let query = query.text().to_owned();
+        let (service, query) = (Arc::clone(&self.service), query.text().to_owned());
         let documents: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
-        let gone = |reason: String| CoreError::stage(STAGE, Blame::Failure, reason);
-        std::thread::Builder::new()
-            .name("topshelf-remote".to_owned())
-            .spawn(move || {
-                let outcome = service.score(&query, &documents, &|| !reply.is_canceled());
-                let _ = reply.send(outcome);
-            })
-            .map_err(|error| gone(format!("cannot start a thread for the call: {error}")))?;
-        let outcome = answer.await.map_err(|_| gone("the call's thread panicked".to_owned()))?;
-        outcome.map_err(|error| error.into_stage(STAGE))
+        on_a_thread(STAGE, move |caller| service.score(&query, &documents, caller)).await
     }
 }
 

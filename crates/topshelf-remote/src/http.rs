@@ -14,6 +14,7 @@ use serde_json::Value;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
+use crate::caller::Caller;
 use crate::error::{RemoteError, Result, is_transient};
 
 /// How often a call is tried, at most.
@@ -104,35 +105,16 @@ impl Endpoint {
     ///
     /// All of [`RemoteError`] but the first.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.post_while(path, body, &|| true)
+        self.post_while(path, body, &())
     }
 
-    /// [`Self::post`] for as long as somebody waits.
+    /// [`Self::post`] for as long as the caller waits, who hears why it is tried again.
     ///
     /// # Errors
     ///
     /// As [`Self::post`], and [`RemoteError::Gone`].
-    pub fn post_while(&self, path: &str, body: &Value, waits: &dyn Fn() -> bool) -> Result<Value> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            if !waits() {
-                return Err(RemoteError::Gone);
-            }
-            match self.try_once(path, body) {
-                Ok(answer) => return Ok(answer),
-                Err(Failed::Permanent(error)) => return Err(error),
-                Err(Failed::Transient(error, _)) if tries == TRIES => {
-                    return Err(match error {
-                        RemoteError::Unreachable { endpoint, reason, .. } => {
-                            RemoteError::Unreachable { endpoint, tries, reason }
-                        }
-                        other => other,
-                    });
-                }
-                Err(Failed::Transient(_, asked)) => sleep(pause(tries, asked), waits),
-            }
-        }
+    pub fn post_while(&self, path: &str, body: &Value, caller: &dyn Caller) -> Result<Value> {
+        again(caller, || self.try_once(path, body))
     }
 
     /// Posts JSON and hears the lines of the answer as they come; `hear` says whether more is wanted. It
@@ -145,29 +127,17 @@ impl Endpoint {
         &self,
         path: &str,
         body: &Value,
-        waits: &dyn Fn() -> bool,
+        caller: &dyn Caller,
         hear: &mut dyn FnMut(&str) -> bool,
     ) -> Result<()> {
-        let mut tries = 0;
-        let mut response = loop {
-            tries += 1;
-            if !waits() {
-                return Err(RemoteError::Gone);
-            }
-            match self.respond(path, body) {
-                Ok(response) => break response,
-                Err(Failed::Permanent(error)) => return Err(error),
-                Err(Failed::Transient(error, _)) if tries == TRIES => return Err(error),
-                Err(Failed::Transient(_, asked)) => sleep(pause(tries, asked), waits),
-            }
-        };
+        let mut response = again(caller, || self.respond(path, body))?;
         let reader = response.body_mut().with_config().limit(LONGEST_ANSWER).reader();
         for line in BufReader::new(reader).lines() {
             let line = line.map_err(|error| RemoteError::Unexpected {
                 endpoint: format!("{}{path}", self.address),
                 reason: format!("the answer breaks off: {error}"),
             })?;
-            if !waits() {
+            if !caller.waits() {
                 return Err(RemoteError::Gone);
             }
             if !hear(&line) {
@@ -249,11 +219,55 @@ impl Endpoint {
     }
 }
 
+/// Tries until it is answered, fails for good, or nobody waits any more.
+fn again<T>(caller: &dyn Caller, mut attempt: impl FnMut() -> Result<T, Failed>) -> Result<T> {
+    let mut tries = 0;
+    let mut said: Option<String> = None;
+    loop {
+        tries += 1;
+        if !caller.waits() {
+            return Err(RemoteError::Gone);
+        }
+        match attempt() {
+            Ok(answer) => {
+                if let Some(words) = said {
+                    caller.forgets(&words);
+                }
+                return Ok(answer);
+            }
+            Err(Failed::Permanent(error)) => return Err(error),
+            Err(Failed::Transient(error, _)) if tries == TRIES => {
+                return Err(match error {
+                    RemoteError::Unreachable { endpoint, reason, .. } => {
+                        RemoteError::Unreachable { endpoint, tries, reason }
+                    }
+                    other => other,
+                });
+            }
+            Err(Failed::Transient(error, asked)) => {
+                let words = match &error {
+                    RemoteError::Unreachable { endpoint, reason, .. } => {
+                        format!("{endpoint} cannot be reached ({reason}), tried {}", times(tries))
+                    }
+                    other => format!("{other}, tried {}", times(tries)),
+                };
+                caller.hears(&words);
+                said = Some(words);
+                sleep(pause(tries, asked), caller);
+            }
+        }
+    }
+}
+
+fn times(tries: usize) -> String {
+    if tries == 1 { "once".to_owned() } else { format!("{tries} times") }
+}
+
 /// Waits, or stops waiting as soon as nobody else does.
-fn sleep(pause: Duration, waits: &dyn Fn() -> bool) {
+fn sleep(pause: Duration, caller: &dyn Caller) {
     const LOOK: Duration = Duration::from_millis(20);
     let end = Instant::now() + pause;
-    while waits() {
+    while caller.waits() {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

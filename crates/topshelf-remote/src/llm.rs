@@ -9,13 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use futures_channel::oneshot;
-use topshelf_core::{
-    Ask, Blame, Error as CoreError, LanguageModel, ModelIdentity, PassageFailure, Tell, Usage,
-    Written,
-};
+use topshelf_core::{Ask, LanguageModel, ModelIdentity, PassageFailure, Tell, Usage, Written};
 
 use crate::breaker::Breaker;
+use crate::caller::{Caller, on_a_thread};
 use crate::chat::{Api, ChatModel};
 use crate::error::{RemoteError, Result};
 use crate::key::{self, NoKey};
@@ -108,21 +105,36 @@ impl RemoteModel {
 type Outcome = std::result::Result<Written, PassageFailure>;
 
 impl Client {
-    /// Asks within the budget; the answer says what it cost.
-    fn metered(&self, ask: &Ask, call: impl FnOnce() -> Result<Written>) -> Result<Written> {
+    /// Asks within the budget; the answer says what it cost, and the caller hears it, also of one that
+    /// broke off.
+    fn metered(
+        &self,
+        ask: &Ask,
+        caller: &dyn Caller,
+        call: impl FnOnce(&mut Written) -> Result<()>,
+    ) -> Result<Written> {
         let bytes = ask.prompt.texts().map(str::len).sum();
         let guess = Amount::guess(bytes, ask.max_tokens, 0);
-        let (mut written, cost) = self.meter.run(guess, || {
-            let written = call()?;
+        let settled = self.meter.run(guess, |told| {
+            let mut written = Written::default();
+            let outcome = call(&mut written);
             let Usage { input_tokens: input, output_tokens: output, .. } = written.usage;
-            let told = (input + output > 0).then_some(Amount { input, output, searches: 0 });
-            Ok((written, told))
-        })?;
+            let amount = Amount { input, output, searches: 0 };
+            *told = match &outcome {
+                Err(_) if written == Written::default() => None,
+                Err(_) => Some(amount.broken_off(guess, written.text.len())),
+                Ok(()) => (input + output > 0).then_some(amount),
+            };
+            outcome.map(|()| written)
+        });
+        caller.pays(settled.usage());
+        let cost = settled.cost;
+        let mut written = settled.answer?;
         written.usage.cost = cost;
         Ok(written)
     }
 
-    fn write(&self, asks: &[Ask], waits: &(dyn Fn() -> bool + Sync)) -> Result<Vec<Outcome>> {
+    fn write(&self, asks: &[Ask], caller: &dyn Caller) -> Result<Vec<Outcome>> {
         let chat = self.chat.as_ref().map_err(|missing| missing.error(self.service))?;
         let outcomes: Vec<Mutex<Option<Outcome>>> = asks.iter().map(|_| Mutex::default()).collect();
         let failed: Mutex<Option<RemoteError>> = Mutex::new(None);
@@ -136,10 +148,11 @@ impl Client {
                 }
                 let ask = &asks[place];
                 let asked = self.breaker.check(&self.address).and_then(|()| {
-                    self.metered(ask, || {
-                        let written = chat.write_while(ask, waits);
-                        self.breaker.learn(&written);
-                        written
+                    self.metered(ask, caller, |written| {
+                        let answer = chat.write_while(ask, caller);
+                        self.breaker.learn(&answer);
+                        *written = answer?;
+                        Ok(())
                     })
                 });
                 match asked {
@@ -192,38 +205,19 @@ impl LanguageModel for RemoteModel {
         if asks.is_empty() {
             return Ok(Vec::new());
         }
-        let asks = asks.to_vec();
-        self.on_a_thread(move |client, waits| client.write(&asks, waits)).await
+        let (client, asks) = (Arc::clone(&self.client), asks.to_vec());
+        on_a_thread(STAGE, move |caller| client.write(&asks, caller)).await
     }
 
     async fn stream(&self, ask: &Ask, tell: Tell) -> topshelf_core::Result<Written> {
-        let ask = ask.clone();
-        self.on_a_thread(move |client, waits| {
+        let (client, ask) = (Arc::clone(&self.client), ask.clone());
+        on_a_thread(STAGE, move |caller| {
             let chat = client.chat.as_ref().map_err(|missing| missing.error(client.service))?;
-            client.metered(&ask, || chat.stream_while(&ask, waits, tell.as_ref()))
+            client.metered(&ask, caller, |written| {
+                chat.stream_while(&ask, caller, tell.as_ref(), written)
+            })
         })
         .await
-    }
-}
-
-impl RemoteModel {
-    /// Lets the client work on a thread of its own for as long as somebody waits.
-    async fn on_a_thread<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Client, &(dyn Fn() -> bool + Sync)) -> Result<T> + Send + 'static,
-    ) -> topshelf_core::Result<T> {
-        let (reply, answer) = oneshot::channel();
-        let client = Arc::clone(&self.client);
-        let gone = |reason: String| CoreError::stage(STAGE, Blame::Failure, reason);
-        std::thread::Builder::new()
-            .name("topshelf-remote".to_owned())
-            .spawn(move || {
-                let outcome = work(&client, &|| !reply.is_canceled());
-                let _ = reply.send(outcome);
-            })
-            .map_err(|error| gone(format!("cannot start a thread for the call: {error}")))?;
-        let outcome = answer.await.map_err(|_| gone("the call's thread panicked".to_owned()))?;
-        outcome.map_err(|error| error.into_stage(STAGE))
     }
 }
 

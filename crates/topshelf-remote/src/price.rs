@@ -16,13 +16,15 @@
 //!
 //! **A budget is reserved before a call and settled after it.** What a call will take is guessed from
 //! above: a token for every three bytes, all tokens that may be written, a search for every hundred
-//! documents. A call that might go beyond what is left is not made. One that fails costs nothing, as
-//! vendors have it; one whose price is not told afterwards costs what was guessed.
+//! documents. A call that might go beyond what is left is not made. One that is refused costs nothing, as
+//! vendors have it; one that broke off after something was answered costs what was told until then; one
+//! that was answered, or may have been, without a word of what it took costs what was guessed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
+use topshelf_core::Usage;
 
 use crate::error::{RemoteError, Result};
 
@@ -62,6 +64,14 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// What was read and written where an answer broke off after so many bytes of it, from above. What
+    /// was told meanwhile may be of its beginning only.
+    pub(crate) fn broken_off(self, guess: Self, bytes: usize) -> Self {
+        let input = if self.input > 0 { self.input } else { guess.input };
+        let output = self.output.max(bytes.div_ceil(BYTES_PER_TOKEN) as u64);
+        Self { input, output: output.min(guess.output), ..self }
+    }
+
     /// What a call with so many bytes of text and documents takes at most.
     pub(crate) fn guess(bytes: usize, max_output: usize, documents: usize) -> Self {
         Self {
@@ -139,41 +149,63 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Makes a call that takes `guess` at most; `call` answers what it gave and what it took, where that
-    /// is told. Answers what it gave and what it cost, where a price is known.
-    ///
-    /// # Errors
-    ///
-    /// [`RemoteError::Budget`] for a call that is not made, and what `call` answers.
+    /// Makes a call that takes `guess` at most. `call` notes what it took as soon as that is told, so
+    /// that it is paid for also if it fails after that. [`RemoteError::Budget`] is the answer of a call that
+    /// is not made.
     pub(crate) fn run<T>(
         &self,
         guess: Amount,
-        call: impl FnOnce() -> Result<(T, Option<Amount>)>,
-    ) -> Result<(T, Option<u64>)> {
+        call: impl FnOnce(&mut Option<Amount>) -> Result<T>,
+    ) -> Settled<T> {
         let most = self.price.map_or(0, |price| price.of(guess));
         if let Some(budget) = &self.budget {
             let mut taken = budget.taken();
             if *taken + most > budget.allowed {
                 let dollars = |nano: u64| nano as f64 / NANO;
-                return Err(RemoteError::Budget {
+                let error = RemoteError::Budget {
                     allowed: dollars(budget.allowed),
                     spent: dollars(*taken),
                     next: dollars(most),
-                });
+                };
+                return Settled { answer: Err(error), told: None, cost: None };
             }
             *taken += most;
         }
-        let answer = call();
-        let cost = match (&answer, self.price) {
-            (Err(_), _) => Some(0),
-            (Ok((_, told)), Some(price)) => Some(price.of(told.unwrap_or(guess))),
-            (Ok(_), None) => None,
-        };
+        let mut told = None;
+        let answer = call(&mut told);
+        let is_free = told.is_none() && answer.as_ref().is_err_and(|error| !error.is_after_work());
+        let price = self.price.filter(|_| !is_free);
+        let cost = price.map(|price| price.of(told.unwrap_or(guess)));
         if let Some(budget) = &self.budget {
             let mut taken = budget.taken();
             *taken = *taken - most + cost.unwrap_or(0);
         }
-        answer.map(|(value, _)| (value, cost))
+        Settled { answer, told, cost }
+    }
+}
+
+/// A call that was made and paid.
+#[derive(Debug)]
+pub(crate) struct Settled<T> {
+    pub(crate) answer: Result<T>,
+    /// What it took, where that was told.
+    told: Option<Amount>,
+    /// What it cost, in nanodollars; `None` where no price is known, or nothing was to pay.
+    pub(crate) cost: Option<u64>,
+}
+
+impl<T> Settled<T> {
+    /// As it is counted.
+    pub(crate) fn usage(&self) -> Usage {
+        let Amount { input, output, searches } = self.told.unwrap_or_default();
+        Usage {
+            calls: u64::from(self.answer.is_ok() || self.told.is_some()),
+            input_tokens: input,
+            output_tokens: output,
+            searches,
+            cost: self.cost,
+            ..Usage::default()
+        }
     }
 }
 
@@ -203,33 +235,50 @@ mod tests {
         let budget = Arc::new(Budget::of_dollars(0.01));
         let meter = Meter { price: Some(PRICE), budget: Some(Arc::clone(&budget)) };
         let guess = amount(1000, 300, 0); // 0.004
-        let call = |took: Option<Amount>| meter.run(guess, || Ok(((), took)));
-        assert_eq!(call(Some(amount(900, 100, 0))).unwrap().1, Some(1_900_000));
-        assert_eq!(
-            call(None).unwrap().1,
-            Some(4_000_000),
-            "what was guessed, where nothing is told"
-        );
-        assert_eq!(
-            meter.run(guess, || Err::<((), _), _>(RemoteError::Gone)).unwrap_err().to_string(),
-            RemoteError::Gone.to_string()
-        );
-        assert_eq!(budget.spent(), 5_900_000, "a call that fails costs nothing");
-        call(Some(amount(200, 0, 0))).unwrap();
+        let call = |took: Option<Amount>| {
+            meter.run(guess, |told| {
+                *told = took;
+                Ok(())
+            })
+        };
+        assert_eq!(call(Some(amount(900, 100, 0))).cost, Some(1_900_000));
+        assert_eq!(call(None).cost, Some(4_000_000), "what was guessed, where nothing is told");
+        let gone = meter.run(guess, |_| Err::<(), _>(RemoteError::Gone));
+        assert!(matches!(gone.answer, Err(RemoteError::Gone)) && gone.usage().is_none());
+        assert_eq!(budget.spent(), 5_900_000, "a call that is not answered costs nothing");
+        call(Some(amount(200, 0, 0))).answer.unwrap();
         let mut made = false;
-        let refused = meter.run(guess, || {
+        let refused = meter.run(guess, |_| {
             made = true;
-            Ok(((), None))
+            Ok(())
         });
-        assert!(matches!(refused, Err(RemoteError::Budget { .. })) && !made, "{refused:?}");
+        assert!(matches!(refused.answer, Err(RemoteError::Budget { .. })) && !made, "{refused:?}");
         assert!(budget.spent() <= 10_000_000);
+    }
+
+    #[test]
+    fn a_call_that_breaks_off_costs_what_was_answered() {
+        let budget = Arc::new(Budget::of_dollars(1.0));
+        let meter = Meter { price: Some(PRICE), budget: Some(Arc::clone(&budget)) };
+        let guess = amount(1000, 300, 0);
+        let broken = || RemoteError::Unexpected { endpoint: "e".into(), reason: "cut".into() };
+        let settled = meter.run(guess, |told| {
+            *told = Some(amount(0, 1, 0).broken_off(guess, 60));
+            Err::<(), _>(broken())
+        });
+        let usage = settled.usage();
+        assert_eq!((usage.calls, usage.input_tokens, usage.output_tokens), (1, 1000, 20));
+        assert_eq!((usage.cost, budget.spent()), (Some(1_200_000), 1_200_000));
+        // An answer that nobody can read was paid for, and nothing is known of it but the guess.
+        let settled = meter.run(guess, |_| Err::<(), _>(broken()));
+        assert_eq!((settled.usage().calls, settled.cost), (0, Some(4_000_000)));
+        assert_eq!(amount(5, 400, 0).broken_off(guess, 9999), amount(5, 300, 0));
     }
 
     #[test]
     fn without_a_price_nothing_is_known_and_nothing_stops() {
         let meter = Meter::default();
-        let ((), cost) = meter.run(amount(1, 1, 1), || Ok(((), None))).unwrap();
-        assert_eq!(cost, None);
+        assert_eq!(meter.run(amount(1, 1, 1), |_| Ok(())).cost, None);
     }
 
     #[test]
@@ -241,10 +290,11 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..10 {
-                        let _ = meter.run(amount(1000, 100, 0), || {
+                        let _ = meter.run(amount(1000, 100, 0), |told| {
                             made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                             std::thread::sleep(std::time::Duration::from_millis(1));
-                            Ok(((), Some(amount(1000, 100, 0))))
+                            *told = Some(amount(1000, 100, 0));
+                            Ok(())
                         });
                     }
                 });

@@ -175,13 +175,15 @@ pub struct SecondStageRan {
     pub deadline: Option<DeadlineKept>,
 }
 
-/// A reranker that was asked and did not answer.
+/// A reranker that was asked and did not answer, or not all of it in time.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, ToSchema)]
 pub struct RerankerFailed {
     /// The model.
     pub model: String,
-    /// Why.
+    /// Why; what its service said last, if that is why it was late.
     pub reason: String,
+    /// What was spent on it all the same; absent where nothing was.
+    pub usage: Option<UsageTold>,
     /// How long it was waited for.
     pub milliseconds: f64,
 }
@@ -285,17 +287,34 @@ impl From<&std::ops::Range<usize>> for Span {
 impl UsageTold {
     /// In a few words.
     pub fn in_words(&self) -> String {
-        let mut words = vec![format!("{} calls", self.calls)];
+        self.counts().to_string()
+    }
+
+    /// The mean of so many queries in a few words: money where prices are known, what is counted where
+    /// not.
+    pub fn of_each(&self, queries: usize) -> String {
+        let queries = queries.max(1) as f64;
+        if let Some(cost) = self.cost {
+            let each = cost / queries;
+            return format!("{each:.6} USD a query, {:.2} a thousand", each * 1e3);
+        }
         let counted = [
+            (self.calls, "calls"),
             (self.input_tokens, "tokens read"),
             (self.output_tokens, "written"),
             (self.searches, "searches"),
-            (self.repaired, "answers repaired"),
         ];
         let counted = counted.into_iter().filter(|(count, _)| *count > 0);
-        words.extend(counted.map(|(count, what)| format!("{count} {what}")));
-        words.extend(self.cost.map(|cost| format!("{cost:.6} USD")));
-        words.join(", ")
+        let told: Vec<String> =
+            counted.map(|(count, what)| format!("{:.1} {what}", count as f64 / queries)).collect();
+        format!("{} a query", told.join(", "))
+    }
+
+    /// As the library counts it.
+    fn counts(&self) -> topshelf_core::Usage {
+        let Self { calls, input_tokens, output_tokens, searches, repaired, cost } = *self;
+        let cost = cost.map(|dollars| (dollars * 1e9).round() as u64);
+        topshelf_core::Usage { calls, input_tokens, output_tokens, searches, repaired, cost }
     }
 
     /// What was used, if anything was.
@@ -354,6 +373,7 @@ impl From<&topshelf_core::SecondStageReport> for SecondStageRan {
                 .map(|failure| RerankerFailed {
                     model: failure.model.clone(),
                     reason: failure.reason.clone(),
+                    usage: UsageTold::of(failure.usage),
                     milliseconds: failure.milliseconds,
                 })
                 .collect(),

@@ -115,7 +115,7 @@ mod tests {
 
     fn trial(figures: Vec<f64>) -> Trial {
         let n = figures.len();
-        Trial { figures, milliseconds: vec![1.0; n], pairs: vec![1; n] }
+        Trial { figures, milliseconds: vec![1.0; n], pairs: vec![1; n], paid: None }
     }
 
     fn weights() -> Vec<f32> {

@@ -14,6 +14,7 @@
 //! | [`setup`] | a pipeline in words: depth, fusion, rerankers, policies |
 //! | [`profile`] | a setup on disk, with the evidence for it |
 //! | [`record`](mod@record) | asks the stages, and replays what they answered |
+//! | [`rate`](mod@rate) | what rerankers take of time and money |
 //! | [`judged`] | the judgments, their two halves, folds |
 //! | [`blend`], [`calibration`], [`gate`] | fit one policy each |
 //! | [`search`] | puts them together: [`tune`] |
@@ -29,6 +30,7 @@ pub mod gate;
 pub mod judged;
 pub mod outcome;
 pub mod profile;
+pub mod rate;
 pub mod record;
 pub mod search;
 pub mod setup;

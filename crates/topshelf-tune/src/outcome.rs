@@ -10,6 +10,7 @@ use crate::calibration::CalibrationFit;
 use crate::error::Result;
 use crate::gate::GateFit;
 use crate::profile::{Evidence, Profile};
+use crate::rate::Paid;
 use crate::setup::Setup;
 use crate::trial::Trial;
 
@@ -69,6 +70,8 @@ pub struct Figures {
     pub p95_ms: f64,
     /// Pairs scored, mean of a query.
     pub pairs: f64,
+    /// What is paid for a query, mean; absent where nothing is.
+    pub paid: Option<Paid>,
 }
 
 /// How the tuned pipeline compares with another.
@@ -139,12 +142,14 @@ pub struct Check {
 
 impl From<&Trial> for Figures {
     fn from(trial: &Trial) -> Self {
+        let queries = trial.pairs.len().max(1) as f64;
         Self {
             mean: trial.mean(),
             mean_ms: trial.mean_ms(),
             p50_ms: trial.percentile_ms(0.5),
             p95_ms: trial.percentile_ms(0.95),
-            pairs: trial.pairs.iter().sum::<usize>() as f64 / trial.pairs.len().max(1) as f64,
+            pairs: trial.pairs.iter().sum::<usize>() as f64 / queries,
+            paid: trial.paid.map(|paid| paid.times(1.0 / queries)),
         }
     }
 }

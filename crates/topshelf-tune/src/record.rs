@@ -4,7 +4,8 @@
 //! every passage that some setup would ask them about. To replay it is to run a setup on it: the
 //! real fusion, the real second stage with all its policies, over a reranker that looks its answers
 //! up. Times are replayed, too: a retriever's as it was measured; a reranker's as the bytes that it
-//! would read times the pace that was measured on a sample of queries, without any cache.
+//! would read times the pace that was measured on a sample of queries, without any cache. So is what it
+//! costs ([`crate::rate`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +13,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Error, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker, Retriever, Scale,
+    Error, Journal, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker, Retriever,
+    Scale, Usage,
 };
 
 use crate::error::{Result, TuneError};
+use crate::rate::{Paid, Rate};
 use crate::setup::{FirstStage, Reranking, Retrievers, Setup};
 
 /// Queries on which a reranker's pace is measured.
@@ -76,8 +79,7 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) identity: ModelIdentity,
     scale: Scale,
-    /// Milliseconds for a byte of query and passage.
-    pace: f64,
+    rate: Rate,
 }
 
 /// One query's way through a setup.
@@ -88,6 +90,8 @@ pub(crate) struct Replayed {
     pub(crate) milliseconds: f64,
     /// Pairs that a reranker would have scored.
     pub(crate) pairs: usize,
+    /// What they would have cost, where rerankers are paid by use.
+    pub(crate) paid: Option<Paid>,
 }
 
 /// Asks the stages, each query twice: the retrievers first, then the rerankers. `first_stages` says
@@ -124,13 +128,17 @@ pub async fn record(
     for contender in &stages.rerankers {
         let identity = contender.reranker.identity().clone();
         let (name, scale) = (contender.name.clone(), contender.reranker.scale());
-        let pace = pace(contender.bare.as_ref(), &recorded).await?;
-        models.push(Model { name, identity, scale, pace });
+        let journal = Journal::default();
+        let rate = journal.within(rate(contender.bare.as_ref(), &recorded)).await;
+        let rate = rate.map_err(|error| after_spending(error, &journal))?;
+        models.push(Model { name, identity, scale, rate });
     }
     for (done, own) in recorded.iter_mut().enumerate() {
         let passages = own.wanted(first_stages)?;
         for contender in &stages.rerankers {
-            let outcomes = contender.reranker.score(&own.query, &passages).await?;
+            let journal = Journal::default();
+            let scoring = journal.within(contender.reranker.score(&own.query, &passages));
+            let outcomes = scoring.await.map_err(|error| error.after_spending(journal.spent()))?;
             if outcomes.len() != passages.len() {
                 let (stage, expected) = (contender.name.clone(), passages.len());
                 return Err(Error::ScoreCount { stage, expected, got: outcomes.len() }.into());
@@ -141,6 +149,14 @@ pub async fn record(
         progress(queries.len() + done + 1);
     }
     Ok(Recording { queries: recorded, models })
+}
+
+/// The same with what was spent before it.
+fn after_spending(error: TuneError, journal: &Journal) -> TuneError {
+    match error {
+        TuneError::Core(error) => TuneError::Core(error.after_spending(journal.spent())),
+        other => other,
+    }
 }
 
 /// What a retriever finds at each depth. Passages that are `known` are kept once.
@@ -173,9 +189,9 @@ async fn find(
     Ok(at_depths)
 }
 
-/// What a byte takes, in milliseconds: the median over a sample of queries.
-async fn pace(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<f64> {
-    let mut paces = Vec::new();
+/// What it takes: the median time of a byte over a sample of queries, and what is paid for them all.
+async fn rate(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<Rate> {
+    let (mut rate, mut paces) = (Rate::default(), Vec::new());
     let step = queries.len().div_ceil(TIMED).max(1);
     for query in queries.iter().step_by(step) {
         let hits = query.deepest().flat_map(|ranking| ranking.hits().iter().take(TIMED_DEPTH));
@@ -185,11 +201,15 @@ async fn pace(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<f64> {
         }
         let bytes: usize = passages.iter().map(|passage| bytes(&query.query, passage)).sum();
         let start = Instant::now();
-        reranker.score(&query.query, &passages).await?;
+        let outcomes = reranker.score(&query.query, &passages).await?;
         paces.push(start.elapsed().as_secs_f64() * 1e3 / bytes as f64);
+        let mut used = Usage::default();
+        outcomes.iter().flatten().for_each(|scored| used += scored.usage);
+        rate.learn(bytes, passages.len(), used);
     }
     paces.sort_by(f64::total_cmp);
-    Ok(paces.get(paces.len() / 2).copied().unwrap_or_default())
+    rate.pace = paces.get(paces.len() / 2).copied().unwrap_or_default();
+    Ok(rate)
 }
 
 fn bytes(query: &Query, passage: &Passage) -> usize {
@@ -287,30 +307,31 @@ impl Recording {
         let (candidates, mut milliseconds) = own.candidates(&setup.first_stage)?;
         let Some(reranking) = &setup.second_stage else {
             let ranking = candidates.clone();
-            return Ok(Replayed { candidates, ranking, milliseconds, pairs: 0 });
+            return Ok(Replayed { candidates, ranking, milliseconds, pairs: 0, paid: None });
         };
-        let spent = Arc::new(Mutex::new(0.0));
+        let spent = Arc::new(Mutex::new(Spent::default()));
         let stage = self.second_stage(reranking, query, &spent)?;
         let run = stage.run(&own.query, &candidates, top, Instant::now());
         let (ranking, report) = pollster::block_on(run)?;
-        milliseconds += *spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = *spent.lock().unwrap_or_else(PoisonError::into_inner);
+        milliseconds += spent.milliseconds;
         let pairs = report.rerankers.iter().map(|ran| ran.pairs).sum();
-        Ok(Replayed { candidates, ranking, milliseconds, pairs })
+        Ok(Replayed { candidates, ranking, milliseconds, pairs, paid: spent.paid })
     }
 
     fn second_stage(
         &self,
         reranking: &Reranking,
         query: usize,
-        spent: &Arc<Mutex<f64>>,
+        spent: &Arc<Mutex<Spent>>,
     ) -> Result<topshelf_core::SecondStage> {
         reranking.second_stage(|name| -> Result<Arc<dyn Reranker>> {
             let at = self.model(name)?;
-            let Model { identity, scale, pace, .. } = &self.models[at];
+            let Model { identity, scale, rate, .. } = &self.models[at];
             Ok(Arc::new(Replay {
                 identity: identity.clone(),
                 scale: *scale,
-                pace: *pace,
+                rate: *rate,
                 scores: Arc::clone(&self.queries[query].scores[at]),
                 spent: Arc::clone(spent),
             }))
@@ -322,10 +343,17 @@ impl Recording {
 struct Replay {
     identity: ModelIdentity,
     scale: Scale,
-    pace: f64,
+    rate: Rate,
     scores: Arc<HashMap<String, RerankOutcome>>,
-    /// Milliseconds that the other one would have taken.
-    spent: Arc<Mutex<f64>>,
+    /// What the other one would have taken.
+    spent: Arc<Mutex<Spent>>,
+}
+
+/// What rerankers would have taken for a query.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    milliseconds: f64,
+    paid: Option<Paid>,
 }
 
 #[async_trait]
@@ -344,7 +372,13 @@ impl Reranker for Replay {
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {
         let read: usize = passages.iter().map(|passage| bytes(query, passage)).sum();
-        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) += self.pace * read as f64;
+        {
+            let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+            spent.milliseconds += self.rate.pace * read as f64;
+            if let Some(paid) = self.rate.foretell(read, passages.len()) {
+                spent.paid = Some(spent.paid.unwrap_or_default().and(paid));
+            }
+        }
         let known = |passage: &Arc<Passage>| {
             self.scores.get(&passage.id).cloned().ok_or_else(|| {
                 let problem = format!("the recording has no score of passage \"{}\"", passage.id);

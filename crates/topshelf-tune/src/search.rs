@@ -491,8 +491,12 @@ pub fn check(
         });
         progress(done + 1);
     }
-    let summary =
-        |milliseconds: Vec<f64>| Trial { figures: Vec::new(), pairs: Vec::new(), milliseconds };
+    let summary = |milliseconds: Vec<f64>| Trial {
+        figures: Vec::new(),
+        pairs: Vec::new(),
+        paid: None,
+        milliseconds,
+    };
     let (took, foretold) = (summary(took), summary(foretold));
     Ok(Check {
         queries: queries.len(),

@@ -4,6 +4,7 @@ use std::num::NonZero;
 
 use crate::error::Result;
 use crate::judged::{Judged, mean};
+use crate::rate::Paid;
 use crate::record::Recording;
 use crate::setup::Setup;
 
@@ -16,6 +17,8 @@ pub(crate) struct Trial {
     pub(crate) milliseconds: Vec<f64>,
     /// Pairs that a reranker would have scored.
     pub(crate) pairs: Vec<usize>,
+    /// What they would have cost, all queries together; `None` where nothing is paid by use.
+    pub(crate) paid: Option<Paid>,
 }
 
 impl Trial {
@@ -28,15 +31,19 @@ impl Trial {
     ) -> Result<Self> {
         let top = judged.measure.cutoff().unwrap_or(usize::MAX);
         let (mut lines, mut milliseconds, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut paid: Option<Paid> = None;
         for query in queries {
             let replayed = recording.replay(setup, *query, top)?;
             let id = recording.queries[*query].id.as_str();
             lines.push((id, judged.unit.lines(&replayed.ranking)));
             milliseconds.push(replayed.milliseconds);
             pairs.push(replayed.pairs);
+            if let Some(own) = replayed.paid {
+                paid = Some(paid.unwrap_or_default().and(own));
+            }
         }
         let figures = judged.figures(lines.into_iter())?;
-        Ok(Self { figures, milliseconds, pairs })
+        Ok(Self { figures, milliseconds, pairs, paid })
     }
 
     /// Tries many setups, on all cores; `progress` is told how many are done.

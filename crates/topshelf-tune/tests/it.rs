@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use topshelf_core::{
     ModelIdentity, Passage, Pipeline, Query, Ranking, RerankOutcome, RerankScore, Reranker, Result,
-    Retriever, Scale,
+    Retriever, Scale, Usage,
 };
 use topshelf_eval::{Measure, Qrels};
 use topshelf_tune::gate::GateTerms;
@@ -186,6 +186,46 @@ fn a_good_reranker_is_used_and_beats_what_is_untuned() {
     assert_eq!(tuned.front.iter().filter(|point| point.chosen).count(), 1);
     let calibration = tuned.calibration.unwrap();
     assert!(calibration.error < calibration.error_of_sigmoid.unwrap(), "{calibration:?}");
+}
+
+/// Another that costs a thousandth of a dollar for each pair.
+struct Paid(Arc<dyn Reranker>);
+
+#[async_trait]
+impl Reranker for Paid {
+    fn identity(&self) -> &ModelIdentity {
+        self.0.identity()
+    }
+
+    fn scale(&self) -> Scale {
+        self.0.scale()
+    }
+
+    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+        let mut outcomes = self.0.score(query, passages).await?;
+        for scored in outcomes.iter_mut().flatten() {
+            let (calls, cost) = (1, Some(1_000_000));
+            scored.usage = Usage { calls, input_tokens: 50, cost, ..Usage::default() };
+        }
+        Ok(outcomes)
+    }
+}
+
+#[test]
+fn what_a_setup_costs_is_foretold() {
+    let good = reranker("good", 1.0, 0.4, FREE);
+    let paid: Arc<dyn Reranker> = Arc::new(Paid(good.reranker));
+    let contender = Contender { bare: Arc::clone(&paid), reranker: paid, ..good };
+    let (tuned, ..) = tuned(vec![contender], Budget::Loss(0.0));
+    let figures = tuned.figures;
+    let told = figures.paid.expect("it is paid by use");
+    // All passages are about as long, so that bytes foretell pairs.
+    assert!((told.calls / figures.pairs - 1.0).abs() < 0.05, "{figures:?}");
+    assert!((told.input_tokens / figures.pairs / 50.0 - 1.0).abs() < 0.05, "{figures:?}");
+    let cost = told.cost.expect("its price is known");
+    assert!((cost / figures.pairs / 1e-3 - 1.0).abs() < 0.05, "{figures:?}");
+    let free = tuned.baselines.iter().find(|other| other.name == "hybrid").unwrap();
+    assert_eq!(free.figures.paid, None);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
-use topshelf::{Ask, Citations, Context, ContextOptions, Prompt, Tell, Wanted, Written};
+use topshelf::{Ask, Citations, Context, ContextOptions, Journal, Prompt, Tell, Wanted, Written};
 
 use super::language_model::ModelName;
 use super::search::{self, Found};
@@ -41,7 +41,10 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
                 let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
             }
         });
-        pollster::block_on(model.stream(&ask, tell))?
+        let journal = Journal::default();
+        let written = pollster::block_on(journal.within(model.stream(&ask, tell)));
+        // An answer that broke off was paid for as far as it came.
+        written.map_err(|error| error.after_spending(journal.spent()))?
     };
     let citations = Citations::find(&written.text, context.sources.len());
     if is_json {

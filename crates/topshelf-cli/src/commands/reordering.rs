@@ -94,11 +94,11 @@ pub(super) fn measure(
     }))
 }
 
-/// What all queries together took.
+/// What all queries together took, in failures too.
 fn usage(traces: &[Trace]) -> Usage {
     let mut all = Usage::default();
-    for ran in traces.iter().flat_map(|trace| &trace.report.rerankers) {
-        all += ran.usage;
+    for trace in traces {
+        all += trace.report.usage();
     }
     all
 }
@@ -246,17 +246,7 @@ pub(super) fn as_text(
         let _ = write!(text, ", {count:.1} {what}"); // a string takes all
     }
     if let Some(usage) = &second.usage {
-        let _ = write!(text, "; {}", usage.in_words());
-        // Each query was asked once.
-        let asked = (queries.better + queries.worse + queries.same).max(1) as f64;
-        if let Some(cost) = usage.cost {
-            let _ = write!(
-                text,
-                ", {:.6} USD a query, {:.2} a thousand",
-                cost / asked,
-                cost / asked * 1e3
-            );
-        }
+        let _ = write!(text, "; {}: {}", usage.in_words(), usage.of_each(queries.all()));
     }
     if second.skipped > 0 {
         let _ = write!(text, "; {} queries were not reranked", second.skipped);

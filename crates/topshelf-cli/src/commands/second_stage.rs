@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use topshelf::report::Skipped;
-use topshelf::{Index, ScoreCache, SecondStage, SecondStageReport};
+use topshelf::{Index, RerankFailure, ScoreCache, SecondStage, SecondStageReport};
 
 use super::chosen::Chosen;
 use super::rerankers;
@@ -53,7 +53,7 @@ pub(super) fn notes(report: &SecondStageReport) -> Vec<String> {
         _ => {}
     }
     for failure in &report.failures {
-        notes.push(format!("{} failed: {}", failure.model, failure.reason));
+        notes.push(failed(failure));
     }
     for ran in &report.rerankers {
         if !ran.truncated.is_empty() {
@@ -91,6 +91,15 @@ pub(super) fn notes(report: &SecondStageReport) -> Vec<String> {
     notes
 }
 
+/// Who failed, why, and what was spent on it.
+fn failed(failure: &RerankFailure) -> String {
+    let spent = match UsageTold::of(failure.usage) {
+        Some(usage) => format!("; spent until then: {}", usage.in_words()),
+        None => String::new(),
+    };
+    format!("{} failed: {}{spent}", failure.model, failure.reason)
+}
+
 /// Rows for the table of what ran: stage, what, milliseconds.
 pub(super) fn rows(report: &SecondStageReport) -> Vec<[String; 3]> {
     let mut rows = Vec::new();
@@ -101,8 +110,8 @@ pub(super) fn rows(report: &SecondStageReport) -> Vec<[String; 3]> {
         rows.push(["gate".to_owned(), what, String::new()]);
     }
     for failure in &report.failures {
-        let what = format!("{} failed: {}", failure.model, failure.reason);
-        rows.push(["rerank".to_owned(), what, format!("{:.1}", failure.milliseconds)]);
+        let took = format!("{:.1}", failure.milliseconds);
+        rows.push(["rerank".to_owned(), failed(failure), took]);
     }
     for ran in &report.rerankers {
         let what = format!(

@@ -5,6 +5,7 @@ use serde::Serialize;
 use topshelf::eval::Comparison;
 use topshelf::tune::gate::Coverage;
 use topshelf::tune::outcome::{Against, Check, Figures, Tuned};
+use topshelf::tune::rate::Paid;
 
 use crate::commands::verdict;
 
@@ -69,6 +70,23 @@ pub(crate) struct TunedFigures {
     pub(crate) p95_ms: f64,
     /// Pairs scored, mean of a query.
     pub(crate) pairs: f64,
+    /// What is paid for a query, mean, as a sample of calls foretells it; absent where nothing is.
+    pub(crate) paid: Option<TunedPaid>,
+}
+
+/// What a query takes of models and services that are paid by use.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub(crate) struct TunedPaid {
+    /// Calls.
+    pub(crate) calls: f64,
+    /// Tokens that are read.
+    pub(crate) input_tokens: f64,
+    /// Tokens that are written.
+    pub(crate) output_tokens: f64,
+    /// Searches, as some rerank services count.
+    pub(crate) searches: f64,
+    /// What it costs, in USD; absent where no price is known.
+    pub(crate) cost: Option<f64>,
 }
 
 /// A difference with its interval.
@@ -219,8 +237,11 @@ pub(crate) struct TunedCheck {
 
 impl From<&Figures> for TunedFigures {
     fn from(of: &Figures) -> Self {
-        let Figures { mean, mean_ms, p50_ms, p95_ms, pairs } = *of;
-        Self { mean, mean_ms, p50_ms, p95_ms, pairs }
+        let Figures { mean, mean_ms, p50_ms, p95_ms, pairs, paid } = *of;
+        let paid = paid.map(|Paid { calls, input_tokens, output_tokens, searches, cost }| {
+            TunedPaid { calls, input_tokens, output_tokens, searches, cost }
+        });
+        Self { mean, mean_ms, p50_ms, p95_ms, pairs, paid }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::chart::{Axis, Chart, Point};
 use super::page::{Cell, Page};
+use super::spent::{self, Columns};
 use super::tuned::{gate_curve, reliability};
 use crate::output::{
     EvalAnswer, LoserDocument, SecondStageMeasured, SystemDifference, SystemMeasured,
@@ -28,7 +29,8 @@ pub(crate) fn evaluated(answer: &EvalAnswer) -> String {
     page.heading("Every stage");
     table(&mut page, answer);
     differences(&mut page, answer);
-    page.charts([against_time(answer), against_deadline(answer)].into_iter().flatten());
+    let charts = [against_time(answer), spent::against_cost(answer), against_deadline(answer)];
+    page.charts(charts.into_iter().flatten());
     for system in &answer.systems {
         if let Some(second) = &system.second_stage {
             reranked(&mut page, answer, system, second);
@@ -52,7 +54,10 @@ fn table(page: &mut Page, answer: &EvalAnswer) {
     let mut headers = vec!["system"];
     headers.extend(&measures);
     headers.extend(["ms p50", "ms p95", "pairs"]);
-    let row = |system: &SystemMeasured| {
+    let paid: Vec<_> = answer.systems.iter().map(spent::of_system).collect();
+    let columns = Columns::of(&paid);
+    headers.extend(columns.headers());
+    let row = |(system, paid): (&SystemMeasured, &Option<_>)| {
         let mut row = vec![Cell::Text(system.name.clone())];
         row.extend(measures.iter().map(|name| {
             let figure = system.measures.get(*name);
@@ -64,9 +69,10 @@ fn table(page: &mut Page, answer: &EvalAnswer) {
         row.push(told(latency.map(|latency| latency.p50)));
         row.push(told(latency.map(|latency| latency.p95)));
         row.push(told(system.second_stage.as_ref().map(|second| second.pairs)));
+        row.extend(columns.cells(paid.as_ref()));
         row
     };
-    let rows: Vec<Vec<Cell>> = answer.systems.iter().map(row).collect();
+    let rows: Vec<Vec<Cell>> = answer.systems.iter().zip(&paid).map(row).collect();
     page.table(&headers, &rows, None);
 }
 
@@ -197,6 +203,13 @@ fn reranked(
         "Half of the queries take no longer than: {}.",
         stages.collect::<Vec<_>>().join(", ")
     ));
+    if let Some(usage) = &second.usage {
+        page.note(&format!(
+            "Paid by use, all queries together: {}; that is {}.",
+            usage.in_words(),
+            usage.of_each(queries.all())
+        ));
+    }
 
     let recall = |of: fn(&crate::output::RecallAt) -> f64| {
         second.recall.iter().map(move |at| (at.k as f64, of(at))).collect::<Vec<_>>()

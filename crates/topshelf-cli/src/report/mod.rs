@@ -1,11 +1,12 @@
 //! Reports as one web page each: no script, no font, nothing from a network.
 //!
 //! [`mod@evaluated`] writes that of `eval`, [`mod@tuned`] that of `tune`; both draw with [`chart`] on a
-//! [`page`]. They read nothing but the answer that `--json` prints, so the two cannot differ.
+//! [`page`], and [`spent`] tells what it cost. They read nothing but the answer that `--json` prints, so the two cannot differ.
 
 mod chart;
 mod evaluated;
 mod page;
+mod spent;
 mod tuned;
 
 use std::path::Path;

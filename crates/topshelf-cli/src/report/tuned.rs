@@ -2,6 +2,7 @@
 
 use super::chart::{Axis, Chart, Point};
 use super::page::{Cell, Page};
+use super::spent::Columns;
 use crate::commands::without_gain;
 use crate::output::tuned::{Difference, TuneAnswer, TunedCoverage, TunedFigures};
 
@@ -60,18 +61,23 @@ pub(crate) fn tuned(answer: &TuneAnswer) -> String {
 /// The chosen pipeline and the untuned ones.
 fn table(page: &mut Page, answer: &TuneAnswer) {
     let measure = answer.measure.as_str();
+    let others = answer.baselines.iter().map(|other| &other.figures);
+    let all = [Some(&answer.figures), answer.ungated.as_ref()].into_iter().flatten().chain(others);
+    let columns = Columns::of(&all.map(|figures| figures.paid).collect::<Vec<_>>());
     let row = |name: &str, figures: &TunedFigures, difference: Option<&Difference>| {
         let told = difference.map_or(String::new(), |of| {
             format!("{:+.4} ({:+.4} to {:+.4}), {}", of.mean, of.low, of.high, said(&of.verdict))
         });
-        vec![
+        let mut row = vec![
             Cell::Text(name.to_owned()),
             Cell::Number(format!("{:.4}", figures.mean)),
             Cell::Number(format!("{:.1}", figures.p50_ms)),
             Cell::Number(format!("{:.1}", figures.p95_ms)),
             Cell::Number(format!("{:.1}", figures.pairs)),
-            Cell::Text(told),
-        ]
+        ];
+        row.extend(columns.cells(figures.paid.as_ref()));
+        row.push(Cell::Text(told));
+        row
     };
     let mut rows = vec![row("tuned", &answer.figures, None)];
     if let Some(ungated) = &answer.ungated {
@@ -80,8 +86,9 @@ fn table(page: &mut Page, answer: &TuneAnswer) {
     for other in &answer.baselines {
         rows.push(row(&other.name, &other.figures, Some(&other.difference)));
     }
-    let headers =
-        ["pipeline", measure, "ms p50", "ms p95", "pairs", "tuned less this, 95 % interval"];
+    let mut headers = vec!["pipeline", measure, "ms p50", "ms p95", "pairs"];
+    headers.extend(columns.headers());
+    headers.push("tuned less this, 95 % interval");
     page.table(&headers, &rows, Some(0));
 }
 

@@ -127,6 +127,15 @@ fn what_goes_wrong_is_told() {
     });
     let failed = ask(dir, &format!("m@{}", broken.address), &[]);
     assert!(failed.code == Some(1) && failed.stderr.contains("out of memory"), "{failed:?}");
+    // Half of an answer was paid for.
+    let half = Endpoint::start(|_, _| {
+        let piece = json!({ "choices": [{ "delta": { "content": "Up to a year, or" } }] });
+        let event = json!({ "error": { "message": "out of memory" } });
+        Response("200 OK", format!("data: {piece}\n\ndata: {event}\n\n"))
+    });
+    let failed = ask(dir, &format!("m@{}", half.address), &[]);
+    assert!(failed.stderr.contains("out of memory; spent until then: 1 call"), "{failed:?}");
+    assert!(failed.stderr.contains("6 written"), "{failed:?}");
     let nobody = ask(dir, "m@http://127.0.0.1:9/v1", &[]);
     assert!(nobody.code == Some(1) && nobody.stderr.contains("cannot be reached"), "{nobody:?}");
 }

@@ -90,6 +90,23 @@ fn the_order_stays_and_the_reason_is_told() {
 }
 
 #[test]
+fn a_short_deadline_names_what_the_service_said_last() {
+    let service = Endpoint::start(|_, _| {
+        let body = json!({ "message": "you are over the limit of trial keys" });
+        Response("429 Too Many Requests\r\nretry-after: 1", body.to_string())
+    });
+    let name = format!("cohere+{}", service.address);
+    let key = [("COHERE_API_KEY", "sesame")];
+    let kept = rerank(&name, &key, &["--deadline", "300ms"]);
+    for says in ["429", "over the limit of trial keys", "tried once", "the deadline came before"] {
+        assert!(kept.stderr.contains(says), "{kept:?}");
+    }
+    assert!(kept.success().lines().next().is_some_and(|first| first.contains("dogs sleep")));
+    let strict = rerank(&name, &key, &["--deadline", "300ms", "--strict"]);
+    assert!(strict.code != Some(0) && strict.stderr.contains("over the limit"), "{strict:?}");
+}
+
+#[test]
 fn the_local_model_stands_in() {
     models();
     let answer = rerank("cohere:rerank-v4.0-fast,local", &[], &["--json"]).json();

@@ -67,9 +67,9 @@ fn an_llm_in_this_process_beats_the_first_stage() {
     some_of(&data, scratch.path());
     let folder = scratch.path().to_str().expect("a path in UTF-8");
     let candidates = format!("{folder}/runs/candidates.trec");
-    // So small a model favours the order that it is shown when it is to write one: it is held to not
-    // spoiling it.
-    for (strategy, gain) in [("llm-yes-no", 0.0), ("llm-listwise", -0.05)] {
+    // So small a model favours the order that it is shown when it is to write one, and picks letters with
+    // a gain that is within chance for so few queries: both are held to not spoiling the order.
+    for (strategy, gain) in [("llm-yes-no", 0.0), ("llm-rounds", -0.05), ("llm-listwise", -0.05)] {
         let reranker = format!("{strategy}:qwen2.5-coder-1.5b");
         let arguments =
             ["eval", "--data", folder, "--candidates", &candidates, "--rerank", &reranker];

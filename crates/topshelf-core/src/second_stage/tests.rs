@@ -288,3 +288,87 @@ fn one_that_hangs_leaves_time_to_the_next() {
     assert_eq!(texts(&ranking), ["3", "2", "1"]);
     assert!(report.failures[0].reason.contains("in half of the time"));
 }
+
+/// Is paid for each call, asked to wait by its service, and then answers, fails or hangs.
+struct Paid {
+    identity: ModelIdentity,
+    then: Then,
+}
+
+#[derive(Clone, Copy)]
+enum Then {
+    Answer,
+    Fail,
+    Hang,
+}
+
+#[async_trait]
+impl Reranker for Paid {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Service
+    }
+
+    fn grain(&self) -> crate::Grain {
+        crate::Grain::List
+    }
+
+    async fn score(&self, _: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+        let journal = crate::Journal::current().expect("the second stage keeps one");
+        let usage = crate::Usage { calls: 1, cost: Some(7), ..crate::Usage::default() };
+        journal.spend(usage);
+        journal.say("429: too many requests, tried once");
+        match self.then {
+            Then::Answer => {
+                // The first score tells of the call too.
+                let mut usage = Some(usage);
+                let mut score = |_: &Arc<Passage>| {
+                    let usage = usage.take().unwrap_or_default();
+                    Ok(RerankScore { usage, ..RerankScore::new(1.0) })
+                };
+                Ok(passages.iter().map(&mut score).collect())
+            }
+            Then::Fail => Err(Error::stage("paid", crate::Blame::Failure, "the line is cut")),
+            Then::Hang => std::future::pending().await,
+        }
+    }
+}
+
+fn paid(then: Then) -> Paid {
+    Paid { identity: ModelIdentity { name: "paid".into(), ..Numbers::new(1.0).identity }, then }
+}
+
+#[test]
+fn what_was_spent_before_a_failure_is_counted() {
+    let given = candidates(&["1", "3"]);
+    let stage = SecondStage::new(paid(Then::Fail)).or_of(Arc::new(paid(Then::Answer)));
+    let (_, report) = run(&stage, &given, 2).unwrap();
+    assert_eq!((report.failures[0].usage.calls, report.rerankers[0].usage.calls), (1, 1));
+    assert_eq!((report.usage().calls, report.usage().cost), (2, Some(14)));
+    let stage = SecondStage::new(paid(Then::Fail)).or_of(Arc::new(paid(Then::Fail)));
+    let error = run(&stage, &given, 2).unwrap_err();
+    assert_eq!(error.blame(), crate::Blame::Failure);
+    let told = error.to_string();
+    assert!(told.contains("the line is cut") && told.contains("2 calls"), "{told}");
+}
+
+#[test]
+fn a_deadline_names_what_was_said_last_and_what_was_spent() {
+    let given = candidates(&["1", "3"]);
+    let deadline = Some(Duration::from_millis(30));
+    let keep = Policy { deadline, on_failure: OnFailure::KeepOrder, ..Policy::default() };
+    let stage = SecondStage::new(paid(Then::Hang)).with_policy(keep).unwrap();
+    let (ranking, report) = run(&stage, &given, 2).unwrap();
+    assert_eq!((texts(&ranking), report.skipped), (vec!["1", "3"], Some(Skipped::Failed)));
+    let failure = &report.failures[0];
+    assert_eq!((failure.usage.calls, failure.usage.cost), (1, Some(7)));
+    assert!(failure.reason.contains("429: too many requests, tried once"), "{failure:?}");
+    assert!(failure.reason.contains("the deadline came before"), "{failure:?}");
+    let strict = Policy { deadline, ..Policy::default() };
+    let stage = SecondStage::new(paid(Then::Hang)).with_policy(strict).unwrap();
+    let told = run(&stage, &given, 2).unwrap_err().to_string();
+    assert!(told.contains("429") && told.contains("1 call"), "{told}");
+}

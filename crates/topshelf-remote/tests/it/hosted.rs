@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use topshelf_core::{
     OnFailure, Passage, Policy, Query, Ranking, RerankOutcome, Reranker, Scale, SecondStage,
 };
-use topshelf_remote::{Dialect, HostedReranker, Meter, Target};
+use topshelf_remote::{Budget, Dialect, HostedReranker, Meter, Prices, Target};
 
 use super::service::{Reply, Request, Service};
 
@@ -279,6 +279,61 @@ fn the_order_stays_with_the_reason_within_the_deadline() {
     }
     let strict = SecondStage::new(reranker(Dialect::Cohere, &services[1], "m"));
     assert!(pollster::block_on(strict.run(&query, &given, 3, Instant::now())).is_err());
+}
+
+/// With a deadline before the retries are over, what the service said stands in the failure.
+#[test]
+fn a_deadline_that_cuts_retries_off_names_what_the_service_said() {
+    let service = Service::start(|_| {
+        let headers = vec![("retry-after-ms", "150".to_owned())];
+        Reply::Whole(429, headers, json!({ "message": "trial keys are slow" }).to_string())
+    });
+    let found = passages(["0.1", "0.9"].map(str::to_owned)).into_iter().map(|own| (own, 1.0));
+    let given = Ranking::new("bm25", Scale::Bm25, found).unwrap();
+    let query = Query::new("q").unwrap();
+    let deadline = Some(Duration::from_millis(280));
+    for on_failure in [OnFailure::KeepOrder, OnFailure::Fail] {
+        let policy = Policy { deadline, on_failure, ..Policy::default() };
+        let stage = SecondStage::new(reranker(Dialect::Cohere, &service, "m"));
+        let stage = stage.with_policy(policy).unwrap();
+        let told = match pollster::block_on(stage.run(&query, &given, 2, Instant::now())) {
+            Ok((_, report)) => report.failures[0].reason.clone(),
+            Err(error) => error.to_string(),
+        };
+        for says in ["429", "trial keys are slow", "tried ", "the deadline came before another try"]
+        {
+            assert!(told.contains(says), "{told}");
+        }
+    }
+}
+
+/// Two calls of three are answered; the third is refused for good.
+#[test]
+fn calls_that_were_answered_before_one_failed_are_counted() {
+    let service = Service::start(|request| {
+        if documents(request).len() < 1000 {
+            // The last call waits until the others are through.
+            std::thread::sleep(Duration::from_millis(300));
+            return refusal(401, &json!({ "message": "invalid api token" }));
+        }
+        let results = results(request, "relevance_score");
+        ok(&json!({ "results": results, "meta": { "billed_units": { "search_units": 10 } } }))
+    });
+    let budget = Arc::new(Budget::of_dollars(1.0));
+    let price = Prices::parse("[m]\nsearch = 2.0").unwrap().of("m");
+    let meter = Meter { price, budget: Some(Arc::clone(&budget)) };
+    let name = format!("cohere+{}/rerank#m", service.address);
+    let reranker = HostedReranker::new(Target::parse(&name).unwrap(), meter).unwrap();
+    let found = passages((0..2500).map(|n| format!("0.{n:04}"))).into_iter().map(|own| (own, 1.0));
+    let given = Ranking::new("bm25", Scale::Bm25, found).unwrap();
+    let policy = Policy { on_failure: OnFailure::KeepOrder, ..Policy::default() };
+    let stage = SecondStage::new(reranker).with_policy(policy).unwrap();
+    let query = Query::new("q").unwrap();
+    let run = stage.run(&query, &given, 10, Instant::now());
+    let (_, report) = pollster::block_on(run).unwrap();
+    let usage = report.failures[0].usage;
+    assert_eq!((usage.calls, usage.searches, usage.cost), (2, 20, Some(40_000_000)));
+    assert_eq!((report.usage(), budget.spent()), (usage, 40_000_000));
 }
 
 #[test]

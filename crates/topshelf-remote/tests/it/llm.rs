@@ -1,9 +1,12 @@
 //! Endpoints of language models: what each is sent, how its answers are read, what is learnt of its
 //! refusals.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use topshelf_core::{Ask, LanguageModel, Message, Prompt, Wanted, Written};
-use topshelf_remote::{Api, ChatModel, Meter, Place, RemoteModel};
+use topshelf_core::{Ask, Journal, LanguageModel, Message, Prompt, Tell, Wanted, Written};
+use topshelf_remote::{Api, Budget, ChatModel, Meter, Place, Prices, RemoteModel};
 
 use super::service::{Reply, Request, Service};
 
@@ -168,6 +171,85 @@ fn one_question_fails_alone_and_a_wrong_key_fails_all() {
         RemoteModel::new("m", &Place::parse(&service.address).unwrap(), Meter::default()).unwrap();
     let error = pollster::block_on(model.write(&asks)).unwrap_err().to_string();
     assert!(error.contains("401") && error.contains("is the key set"), "{error}");
+}
+
+/// A meter with prices, and its budget.
+fn metered(dollars: f64) -> (Meter, Arc<Budget>) {
+    let budget = Arc::new(Budget::of_dollars(dollars));
+    let price = Prices::parse("[m]\ninput = 1.0\noutput = 10.0").unwrap().of("m");
+    (Meter { price, budget: Some(Arc::clone(&budget)) }, budget)
+}
+
+#[test]
+fn a_stream_that_is_cut_off_was_paid_for_as_far_as_it_came() {
+    let event = |text: &str| {
+        format!("data: {}\n\n", json!({ "choices": [{ "delta": { "content": text } }] }))
+    };
+    let events = event("Up to a year, ") + &event("or two.");
+    let service = Service::start(move |_| Reply::CutOff(events.clone()));
+    let (meter, budget) = metered(1.0);
+    let place = Place::parse(&service.address).unwrap();
+    let model = RemoteModel::new("m", &place, meter).unwrap();
+    let heard = Arc::new(Mutex::new(String::new()));
+    let hears = Arc::clone(&heard);
+    let tell: Tell = Arc::new(move |piece: &str| hears.lock().unwrap().push_str(piece));
+    let ask = Ask { max_tokens: 100, ..chat("how old do fleas get?", Wanted::Text) };
+    let journal = Journal::default();
+    let error = pollster::block_on(journal.within(model.stream(&ask, tell))).unwrap_err();
+    assert!(error.to_string().contains("breaks off"), "{error}");
+    assert_eq!(*heard.lock().unwrap(), "Up to a year, or two.");
+    // 26 bytes were asked, 21 came: 9 and 7 tokens, from above.
+    let spent = journal.spent();
+    assert_eq!((spent.calls, spent.input_tokens, spent.output_tokens), (1, 9, 7));
+    assert_eq!((spent.cost, budget.spent()), (Some(79_000), 79_000));
+    // Nothing came, nothing is paid.
+    let service = Service::start(|_| refusal(401, "invalid key"));
+    let (meter, budget) = metered(1.0);
+    let place = Place::parse(&service.address).unwrap();
+    let model = RemoteModel::new("m", &place, meter).unwrap();
+    let tell: Tell = Arc::new(|_: &str| {});
+    let journal = Journal::default();
+    assert!(pollster::block_on(journal.within(model.stream(&ask, tell))).is_err());
+    assert!(journal.spent().is_none() && budget.spent() == 0);
+}
+
+#[test]
+fn questions_that_were_answered_before_one_failed_are_counted() {
+    let service = Service::start(|request| {
+        let text = request.body["messages"][1]["content"].as_str().unwrap();
+        if text == "last" {
+            std::thread::sleep(Duration::from_millis(200));
+            return refusal(401, "the key has expired");
+        }
+        ok(&answer(text))
+    });
+    let (meter, budget) = metered(1.0);
+    let place = Place::parse(&service.address).unwrap();
+    let model = RemoteModel::new("m", &place, meter).unwrap();
+    let asks = ["a", "b", "last"].map(|text| chat(text, Wanted::Text));
+    let journal = Journal::default();
+    let error = pollster::block_on(journal.within(model.write(&asks))).unwrap_err();
+    assert!(error.to_string().contains("expired"), "{error}");
+    let spent = journal.spent();
+    assert_eq!((spent.calls, spent.input_tokens, spent.output_tokens), (2, 80, 2));
+    assert_eq!((spent.cost, budget.spent()), (Some(100_000), 100_000));
+}
+
+#[test]
+fn what_a_server_said_is_forgotten_once_it_answers() {
+    let service = Service::start(|request| {
+        if request.number == 0 {
+            let headers = vec![("retry-after-ms", "1".to_owned())];
+            return Reply::Whole(503, headers, "{}".to_owned());
+        }
+        ok(&answer("7"))
+    });
+    let place = Place::parse(&service.address).unwrap();
+    let model = RemoteModel::new("m", &place, Meter::default()).unwrap();
+    let journal = Journal::default();
+    let asks = [chat("x", Wanted::Text)];
+    pollster::block_on(journal.within(model.write(&asks))).unwrap();
+    assert_eq!((service.requests(), journal.last_words()), (2, None));
 }
 
 #[test]
