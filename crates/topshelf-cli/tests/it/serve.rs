@@ -400,7 +400,13 @@ fn every_route_of_the_description_is_there() {
             assert!(![405, 500].contains(&status) && !body.contains("no_route"), "{path}: {body}");
         }
     }
-    for path in ["/", "/docs", "/page/app.js", "/page/docs.js", "/page/style.css"] {
+    let (_, _, page) = server.ask("GET", "/", "", "");
+    assert!(page.contains("/page/app.js"), "{page}");
+    let files =
+        ["app", "docs", "elements", "marks", "orders", "ran", "server", "settings", "shown"];
+    let scripts = files.map(|name| format!("/page/{name}.js"));
+    let others = ["/", "/docs", "/page/style.css", "/page/icon.svg"].map(str::to_owned);
+    for path in others.iter().chain(&scripts) {
         let (status, head, _) = server.ask("GET", path, "", "");
         assert!(status == 200 && head.contains("content-security-policy"), "{path}: {head}");
     }
