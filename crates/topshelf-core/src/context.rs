@@ -34,6 +34,12 @@ pub const DEFAULT_TEMPLATE: &str = "\
 
 {% endfor %}Question: {{ question }}";
 
+/// Bytes of a template, at most: what is nested deeper than that allows would overflow the stack.
+pub const MAX_TEMPLATE: usize = 8192;
+
+/// Instructions that writing a prompt may take: a thousand sources with all their fields are far below.
+const MAX_STEPS: u64 = 2_000_000;
+
 /// How a context is packed and written.
 #[derive(Debug, Clone)]
 pub struct ContextOptions {
@@ -193,7 +199,12 @@ fn render(template: &str, question: &str, sources: &[Source]) -> Result<String> 
             "{error}; it may use `question` and, in a loop over `sources`, number, document, title, trail, text, score, metadata"
         ),
     };
+    if template.len() > MAX_TEMPLATE {
+        let reason = format!("it is longer than the {MAX_TEMPLATE} bytes that are taken");
+        return Err(Error::Template { reason });
+    }
     let mut environment = minijinja::Environment::empty();
+    environment.set_fuel(Some(MAX_STEPS));
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     let template = environment.template_from_named_str("prompt", template).map_err(fault)?;
     let sources = minijinja::Value::from(minijinja::value::Serde(sources));

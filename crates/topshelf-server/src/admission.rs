@@ -22,6 +22,9 @@ const LATEST: f64 = 0.2;
 /// Time of work from which a pace is taken.
 const MEASURED: Duration = Duration::from_millis(100);
 
+/// The longest time after which a client is told to come again.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// Counts the work that is in.
 #[derive(Debug)]
 pub struct Admission {
@@ -84,14 +87,14 @@ impl Admission {
         }
         let wait = state.wait();
         if state.requests > 0 && (wait > self.wait || state.requests >= self.requests) {
-            let retry_after = wait.saturating_sub(self.wait).max(Duration::from_secs(1));
+            let retry_after = wait.saturating_sub(self.wait).clamp(Duration::from_secs(1), LONGEST);
             return Err(ServeError::Overloaded { retry_after });
         }
         if state.requests == 0 {
             state.busy_since = Some(Instant::now());
         }
         state.requests += 1;
-        state.work += work;
+        state.work = state.work.saturating_add(work);
         Ok(Permit { admission: Arc::clone(self), work, done: false })
     }
 
@@ -128,7 +131,7 @@ impl State {
     /// Takes a request out, of whose work so much was done.
     fn leave(&mut self, work: u64, done: u64, now: Instant) {
         self.requests -= 1;
-        self.work -= work;
+        self.work = self.work.saturating_sub(work);
         self.done += done;
         if let Some(since) = self.busy_since.take() {
             self.busy += now - since;

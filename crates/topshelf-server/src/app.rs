@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use topshelf_core::{Query, RetrieverReport, SecondStageReport};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
@@ -30,6 +32,9 @@ pub const DEADLINE: HeaderName = HeaderName::from_static("x-topshelf-deadline-ms
 /// The header that names a request in answers and logs.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Bytes by which the memory of bodies is counted.
+const KIB: usize = 1024;
+
 /// What all requests share.
 pub struct App {
     /// What is served.
@@ -41,6 +46,8 @@ pub struct App {
     /// What operators see.
     pub metrics: Metrics,
     keys: RwLock<Option<Arc<Keys>>>,
+    /// KiB that bodies that are being read may still take.
+    bodies: Semaphore,
     started: Instant,
     next_id: AtomicU64,
 }
@@ -73,9 +80,10 @@ impl App {
     pub fn new(shelf: Arc<dyn Shelf>, options: ServeOptions) -> Result<Arc<Self>> {
         let admission = Admission::new(options.limits.wait, options.limits.requests);
         let (started, next_id) = (Instant::now(), AtomicU64::new(1));
-        let (metrics, keys) = (Metrics::default(), RwLock::default());
-        let own = Self { shelf, options, admission, metrics, keys, started, next_id };
-        own.read_keys()?;
+        let keys = options.keys.as_deref().map(Keys::open).transpose()?.map(Arc::new);
+        let (metrics, keys) = (Metrics::default(), RwLock::new(keys));
+        let bodies = Semaphore::new(options.limits.bodies / KIB);
+        let own = Self { shelf, options, admission, metrics, keys, bodies, started, next_id };
         Ok(Arc::new(own))
     }
 
@@ -85,20 +93,35 @@ impl App {
     ///
     /// What cannot be loaded; that is then as it was.
     pub fn reload(&self) -> Result<()> {
-        self.read_keys()?;
-        self.shelf.reload()
+        let keys = self.options.keys.as_deref().map(Keys::open).transpose()?;
+        self.shelf.reload()?;
+        let mut own = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(keys), Some(before)) = (&keys, own.as_deref()) {
+            keys.carry_on(before);
+        }
+        *own = keys.map(Arc::new);
+        Ok(())
     }
 
-    fn read_keys(&self) -> Result<()> {
-        let keys = self.options.keys.as_deref().map(Keys::open).transpose()?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.map(Arc::new);
-        Ok(())
+    /// Refuses a web page that came from elsewhere: a browser asks in its user's name, and a server that
+    /// wants no key would answer.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<()> {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let Some(origin) = text(ORIGIN) else { return Ok(()) };
+        let own = origin.split_once("://").map(|(_, host)| host) == text(HOST);
+        let allowed = self.options.origins.iter().any(|own| own == "*" || own == origin);
+        if own || allowed {
+            return Ok(());
+        }
+        Err(ServeError::ForeignOrigin { origin: origin.to_owned() })
     }
 
     /// The name of the key that a request has; none is needed for what tells nothing of anybody's texts.
     fn check_key(&self, path: &str, headers: &HeaderMap) -> Result<Option<String>> {
-        let open = matches!(path, "/" | "/docs" | "/openapi.json" | "/healthz" | "/readyz")
-            || path.starts_with("/page/");
+        let open = matches!(
+            path,
+            "/" | "/docs" | "/openapi.json" | "/healthz" | "/readyz" | "/favicon.ico"
+        ) || path.starts_with("/page/");
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
         keys.filter(|_| !open).map(|keys| keys.check(headers)).transpose()
     }
@@ -163,7 +186,15 @@ impl App {
         if body.size_hint().lower() > limits.body as u64 {
             return Err(too_large());
         }
-        let reading = Limited::new(body, limits.body).collect();
+        // What does not say how long it is may be as long as is taken.
+        let most = body.size_hint().upper().unwrap_or(limits.body as u64).min(limits.body as u64);
+        let needed = (most as usize).div_ceil(KIB).min(limits.bodies / KIB) as u32;
+        let reading = async {
+            let room = self.bodies.acquire_many(needed).await;
+            let read = Limited::new(body, limits.body).collect().await;
+            drop(room);
+            read
+        };
         match tokio::time::timeout(limits.body_time, reading).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -296,7 +327,8 @@ async fn every_request(State(app): State<Arc<App>>, request: Request, next: Next
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
     let mut key = None;
-    let mut response = match app.check_key(&path, request.headers()) {
+    let allowed = app.check_origin(request.headers());
+    let mut response = match allowed.and_then(|()| app.check_key(&path, request.headers())) {
         Ok(name) => {
             key = name;
             next.run(request).await

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | 400 | the body is not JSON, or an instruction in it means nothing |
 //! | 401 | a key is wanted, and there is none or a wrong one |
+//! | 403 | the index is not to be changed; a web page of another origin asks |
 //! | 404, 405 | no such route, model, index; not by that method |
 //! | 408 | the body did not come in time |
 //! | 413 | the body, or the number of documents, is over the limit |
@@ -138,6 +139,15 @@ pub enum ServeError {
         index: String,
     },
 
+    /// A web page of another origin asks.
+    #[error(
+        "web pages of {origin} may not ask here; start the server with --cors {origin} to let them"
+    )]
+    ForeignOrigin {
+        /// Where the page is from.
+        origin: String,
+    },
+
     /// There is no key in the request.
     #[error("a key is needed: send it as 'Authorization: Bearer KEY'")]
     NoKey,
@@ -221,7 +231,7 @@ impl ServeError {
             | Self::NoIndex
             | Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ReadOnly { .. } => StatusCode::FORBIDDEN,
+            Self::ReadOnly { .. } | Self::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
             Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
             Self::RateLimited { .. } | Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
@@ -260,6 +270,7 @@ impl ServeError {
             Self::UnknownModel { .. } => "unknown_model",
             Self::UnknownIndex { .. } | Self::NoIndex => "unknown_index",
             Self::ReadOnly { .. } => "read_only",
+            Self::ForeignOrigin { .. } => "foreign_origin",
             Self::NoKey => "no_key",
             Self::WrongKey => "wrong_key",
             Self::RateLimited { .. } => "rate_limited",

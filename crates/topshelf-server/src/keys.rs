@@ -88,6 +88,19 @@ impl Keys {
         Ok(Self { keys: keys.collect::<Result<_>>()? })
     }
 
+    /// Lets keys that were there before go on with what they have left.
+    pub(crate) fn carry_on(&self, before: &Self) {
+        for key in &self.keys {
+            let same = before.keys.iter().find(|own| own.hash == key.hash);
+            if let (Some(new), Some(old)) = (&key.bucket, same.and_then(|own| own.bucket.as_ref()))
+            {
+                let old = old.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut new = new.lock().unwrap_or_else(PoisonError::into_inner);
+                (new.left, new.at) = (old.left.min(new.size), old.at);
+            }
+        }
+    }
+
     /// The name of the key that a request has, if that may ask now.
     ///
     /// # Errors

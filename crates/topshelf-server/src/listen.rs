@@ -4,6 +4,9 @@
 //! closed, and what is under way is brought to its end, for as long as the limit allows; on the second
 //! everything ends at once.
 //!
+//! **Versions.** HTTP/2 where TLS agrees on it, HTTP/1.1 otherwise. To guess from the first bytes would be
+//! to wait for them without an end.
+//!
 //! **Slow clients.** The head of a request has to come within its time, and so has its body
 //! ([`crate::options::Limits`]); an idle connection counts as one whose next head does not come. So
 //! neither a trickle of bytes nor ten thousand silent connections hold up anybody else.
@@ -12,8 +15,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -42,11 +45,11 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let router = app.router();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
     let limits = &app.options.limits;
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head_time);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(limits.head_time));
-    let builder = Arc::new(builder);
+    let (mut first, mut second) =
+        (http1::Builder::new(), http2::Builder::new(TokioExecutor::new()));
+    first.timer(TokioTimer::new()).header_read_timeout(limits.head_time);
+    second.timer(TokioTimer::new()).keep_alive_interval(Some(limits.head_time));
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {
@@ -64,21 +67,26 @@ pub async fn serve(
         };
         let _ = stream.set_nodelay(true); // an answer is one write; where it fails, it is only slower
         let service = TowerToHyperService::new(router.clone());
-        let (builder, watcher, tls) = (Arc::clone(&builder), graceful.watcher(), tls.clone());
+        let (first, second) = (first.clone(), second.clone());
+        let (watcher, tls) = (graceful.watcher(), tls.clone());
         let handshake = limits.head_time;
         tokio::spawn(async move {
             // Clients break off as they please; that is no event of ours.
             match tls {
                 None => {
-                    let _ = watcher
-                        .watch(builder.serve_connection(TokioIo::new(stream), service))
-                        .await;
+                    let _ =
+                        watcher.watch(first.serve_connection(TokioIo::new(stream), service)).await;
                 }
                 Some(tls) => {
                     let secret = tokio::time::timeout(handshake, tls.accept(stream)).await;
                     if let Ok(Ok(stream)) = secret {
+                        let is_second = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                         let stream = TokioIo::new(stream);
-                        let _ = watcher.watch(builder.serve_connection(stream, service)).await;
+                        if is_second {
+                            let _ = watcher.watch(second.serve_connection(stream, service)).await;
+                        } else {
+                            let _ = watcher.watch(first.serve_connection(stream, service)).await;
+                        }
                     }
                 }
             }

@@ -36,7 +36,9 @@ pub enum LogQueries {
 pub struct Limits {
     /// Of a request's body.
     pub body: usize,
-    /// Documents of a request.
+    /// Of all bodies that are being read at once.
+    pub bodies: usize,
+    /// Documents of a request, and candidates.
     pub documents: usize,
     /// How long a request may have to wait for those before it; one that would have to wait longer is
     /// refused at once.
@@ -55,6 +57,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 32 << 20,
+            bodies: 256 << 20,
             documents: 10_000,
             wait: Duration::from_secs(2),
             requests: 4096,

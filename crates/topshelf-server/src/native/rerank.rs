@@ -17,6 +17,9 @@ use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given, Ordered, Overlong};
 use crate::shelf::{Reranking, Survivors};
 
+/// Steps of a cascade behind the first, at most.
+const STEPS: usize = 4;
+
 /// A request. Other vendors' names of a field are taken, too.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +137,10 @@ impl RerankingRequest {
     /// [`ServeError::WrongField`] for a deadline that is no time.
     pub(crate) fn in_words(self, of_head: Option<Duration>) -> Result<Reranking> {
         let Self { model, then, blend, min_relevance, gate, deadline_ms, strict } = self;
+        if then.len() > STEPS {
+            let reason = format!("{} steps are more than the {STEPS} that are taken", then.len());
+            return Err(ServeError::WrongField { field: "then".to_owned(), reason });
+        }
         let deadline = match deadline_ms {
             None => of_head,
             Some(number) => {

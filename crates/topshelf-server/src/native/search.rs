@@ -27,7 +27,7 @@ use crate::admission::Permit;
 use crate::answer::{PromptAnswer, RunReport, SearchHit};
 use crate::app::{self, App, Ran, answer, told};
 use crate::dialect::Dialect;
-use crate::error::Result;
+use crate::error::{Result, ServeError};
 use crate::shadow;
 use crate::shelf::Retrieval;
 
@@ -151,6 +151,7 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
         query = query.with_filter(Filter::parse(filter)?);
     }
     app.log_query(&query);
+    check_numbers(&request, app.options.limits.documents)?;
     let top = request.top_n.unwrap_or(TOP);
     let retrieval = Retrieval {
         index: request.index.clone(),
@@ -163,8 +164,25 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
     let reranking = request.reranking.clone().in_words(of_head)?;
     let pipeline = app.shelf.pipeline(&retrieval, &reranking, top)?;
     let reads = if pipeline.second_stage().is_some() { request.depth.unwrap_or(DEPTH) } else { 1 };
-    let permit = app.admission.admit(reads as u64 * PASSAGE)?;
+    let permit = app.admission.admit((reads as u64).saturating_mul(PASSAGE))?;
     Ok(Search { query, pipeline, request, top, permit })
+}
+
+fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
+    let wrong = |field: &str, reason: String| {
+        Err(ServeError::WrongField { field: field.to_owned(), reason })
+    };
+    if let Some(depth) = request.depth.filter(|depth| *depth > limit) {
+        return wrong("depth", format!("{depth} is more than the {limit} that are taken"));
+    }
+    let is_usable = |number: &f32| number.is_finite() && *number >= 0.0;
+    if let Some(k) = request.rrf_k.filter(|k| !is_usable(k)) {
+        return wrong("rrf_k", format!("{k} is not a number of 0 or more"));
+    }
+    match request.weights.iter().position(|weight| !is_usable(weight)) {
+        Some(place) => wrong("weights", format!("number {place} is not one of 0 or more")),
+        None => Ok(()),
+    }
 }
 
 impl Search {
