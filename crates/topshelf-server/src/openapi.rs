@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
-use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use crate::{dialect, native};
 
@@ -36,6 +37,8 @@ use crate::{dialect, native};
         dialect::vllm::score,
         dialect::openai::embeddings,
     ),
+    modifiers(&Bearer),
+    security((), ("key" = [])),
     tags(
         (name = "search", description = "The whole pipeline over an index"),
         (name = "rerank", description = "Documents of the request"),
@@ -45,6 +48,18 @@ use crate::{dialect, native};
     )
 )]
 struct Description;
+
+/// Says how a key is sent, where the server wants one.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let scheme =
+            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        let components = description.components.get_or_insert_default();
+        components.add_security_scheme("key", scheme);
+    }
+}
 
 /// The description as JSON.
 pub(crate) async fn json() -> Response {

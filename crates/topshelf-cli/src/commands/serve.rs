@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
@@ -32,7 +33,7 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
     let served = Arc::new(Served::open(arguments)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
-    runtime.block_on(async move {
+    let ended = runtime.block_on(async move {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| usage(format!("cannot listen on {address}: {error}")))?;
@@ -45,7 +46,10 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
         // Standard output gets the address alone, so that a program that starts the server can read it.
         super::print(&format!("{scheme}://{bound}"))?;
         serve(app, listener, acceptor, stop_signal()).await.context("cannot serve any more")
-    })
+    });
+    // A change of an index that is still at work is left: the index then is as it was.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 fn options(arguments: &ServeArguments) -> Result<ServeOptions> {

@@ -99,6 +99,7 @@ pub struct TeiError {
     request_body = TeiRerank,
     responses(
         (status = 200, description = "The texts, best first", body = [TeiRank]),
+        (status = 401, description = "No key, or a wrong one"),
         (status = "4XX", description = "What is wrong with the request", body = TeiError),
         (status = "5XX", description = "What broke", body = TeiError),
     )
@@ -157,6 +158,7 @@ fn right_only(direction: Option<&str>) -> Result<()> {
     request_body = TeiEmbed,
     responses(
         (status = 200, description = "A vector for each text", body = [Vec<f32>]),
+        (status = 401, description = "No key, or a wrong one"),
         (status = "4XX", description = "What is wrong with the request", body = TeiError),
         (status = "5XX", description = "What broke", body = TeiError),
     )
@@ -229,7 +231,11 @@ pub(super) async fn vectors(
 /// What the default model is.
 #[utoipa::path(
     get, path = "/info", tag = "compatible",
-    responses((status = 200, description = "The default reranker", body = TeiInfo))
+    responses(
+        (status = 200, description = "The default reranker", body = TeiInfo),
+        (status = 401, description = "No key, or a wrong one"),
+        (status = "4XX", description = "There is none", body = TeiError),
+    )
 )]
 pub(crate) async fn info(State(app): State<Arc<App>>) -> Response {
     let cards = app.shelf.models();

@@ -232,6 +232,10 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
             ),
         });
     }
+    let (given, limit) = (right.len(), app.options.limits.documents);
+    if given > limit {
+        return Err(ServeError::TooManyDocuments { given, limit });
+    }
     let reranking = Reranking { rerank: asked.model, deadline, ..Reranking::default() };
     let group = |query: String, documents: Vec<String>| Asked {
         query,

@@ -62,15 +62,25 @@ pub struct PassageGiven {
     pub text: String,
 }
 
-impl From<PromptOptions> for ContextOptions {
-    fn from(options: PromptOptions) -> Self {
-        let usual = Self::default();
-        Self {
-            token_budget: options.budget.unwrap_or(usual.token_budget),
-            near_duplicate: options.near_duplicate.unwrap_or(usual.near_duplicate),
-            system: options.system,
-            template: options.template,
+impl PromptOptions {
+    /// As the core has it.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::WrongField`] for a coefficient below 0.
+    pub(crate) fn checked(self) -> Result<ContextOptions> {
+        let usual = ContextOptions::default();
+        let near_duplicate = self.near_duplicate.unwrap_or(usual.near_duplicate);
+        if near_duplicate < 0.0 {
+            let reason = format!("{near_duplicate} is not a number of 0 or more");
+            return Err(ServeError::WrongField { field: "near_duplicate".to_owned(), reason });
         }
+        Ok(ContextOptions {
+            token_budget: self.budget.unwrap_or(usual.token_budget),
+            near_duplicate,
+            system: self.system,
+            template: self.template,
+        })
     }
 }
 
@@ -102,6 +112,7 @@ async fn packed(app: &App, request: Request) -> Result<Response> {
         (Arc::new(passage), -(place as f32))
     });
     let ranking = Ranking::new("given", Scale::Rank, passages)?;
-    let context = Context::pack(query.text(), &ranking, &request.prompt.into(), &estimate_tokens)?;
+    let context =
+        Context::pack(query.text(), &ranking, &request.prompt.checked()?, &estimate_tokens)?;
     Ok(Json(PromptAnswer::from(&context)).into_response())
 }

@@ -67,7 +67,10 @@ pub struct IndexList {
 /// The models that are served.
 #[utoipa::path(
     get, path = "/v1/models", tag = "server",
-    responses((status = 200, description = "The models", body = ModelList))
+    responses(
+        (status = 200, description = "The models", body = ModelList),
+        (status = "4XX", description = "No key, or a wrong one", body = ErrorAnswer),
+    )
 )]
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Response {
     let listed = |card: ModelCard| ModelListed {
@@ -83,7 +86,10 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Response {
 /// The indexes that are served.
 #[utoipa::path(
     get, path = "/v1/index", tag = "index",
-    responses((status = 200, description = "The indexes", body = IndexList))
+    responses(
+        (status = 200, description = "The indexes", body = IndexList),
+        (status = "4XX", description = "No key, or a wrong one", body = ErrorAnswer),
+    )
 )]
 pub(crate) async fn indexes(State(app): State<Arc<App>>) -> Response {
     Json(IndexList { indexes: app.shelf.indexes() }).into_response()
@@ -94,6 +100,7 @@ pub(crate) async fn indexes(State(app): State<Arc<App>>) -> Response {
     post, path = "/v1/index/reload", tag = "index",
     responses(
         (status = 200, description = "The indexes as they are now", body = IndexList),
+        (status = "4XX", description = "No key, or a wrong one", body = ErrorAnswer),
         (status = "5XX", description = "What could not be loaded; all is as it was", body = ErrorAnswer),
     )
 )]

@@ -15,9 +15,7 @@ use futures_util::stream::{self, StreamExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
-use topshelf_core::{
-    Answer, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking, TokenMatch,
-};
+use topshelf_core::{Answer, Candidates, Context, Filter, Pipeline, Query, Ranking, TokenMatch};
 use utoipa::ToSchema;
 
 use super::context::PromptOptions;
@@ -282,7 +280,7 @@ fn hits(ranking: &Ranking, top: usize, explained: &[Vec<TokenMatch>]) -> Vec<Sea
 }
 
 fn prompt(query: &Query, found: &Answer, options: PromptOptions) -> Result<PromptAnswer> {
-    let options: ContextOptions = options.into();
+    let options = options.checked()?;
     let context = Context::pack(query.text(), &found.ranking, &options, &estimate_tokens)?;
     Ok(PromptAnswer::from(&context))
 }
