@@ -206,7 +206,7 @@ fn token_vectors(stats: &topshelf::Stats) -> Option<TokenVectorsKept> {
     Some(TokenVectorsKept {
         model: info.identity.name.clone(),
         tier: info.tier.name().to_owned(),
-        dimension: info.dimension,
+        dimension: info.stored_dimension(),
         vectors: tokens.vectors,
         bytes_per_vector: tokens.bytes_per_vector,
         centroids: tokens.centroids,

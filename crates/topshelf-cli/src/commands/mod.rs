@@ -33,7 +33,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use topshelf::tune::setup::FirstStage;
-use topshelf::{BiEncoder, Bm25Options, Index, LateInteraction, PipelineBuilder, TokenVectorInfo};
+use topshelf::{
+    BiEncoder, Bm25Options, Index, LateInteraction, LateOptions, PipelineBuilder, TokenVectorInfo,
+};
 
 use crate::args::{Arguments, Command, TokenVectorOptions};
 
@@ -83,6 +85,10 @@ fn with_first_stage(
             embedder.map_or_else(|| embedder_of(index), |known| Ok(Arc::clone(known)))?;
         builder = builder.retriever(index.dense(embedder)?);
     }
+    if first.retriever.by_tokens() {
+        let model = Arc::new(token_model_of(index)?);
+        builder = builder.retriever(index.late_interaction(model, LateOptions::default())?);
+    }
     Ok(builder)
 }
 
@@ -100,6 +106,13 @@ fn embedder_of(index: &Index) -> Result<Arc<BiEncoder>> {
     let settings = index.settings();
     let name = settings.embedder.as_ref().map(|embedder| embedder.identity.name.as_str());
     Ok(Arc::new(BiEncoder::load(name.ok_or(topshelf::IndexError::NoVectors)?)?))
+}
+
+/// The model that an index's token vectors were made with.
+fn token_model_of(index: &Index) -> Result<LateInteraction> {
+    let own = index.settings().token_vectors.as_ref();
+    let own = own.ok_or(topshelf::IndexError::NoTokenVectors)?;
+    Ok(LateInteraction::load(&own.identity.name)?)
 }
 
 /// The model of an index's token vectors and how they are kept: as the options have it, or as the
