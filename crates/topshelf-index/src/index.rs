@@ -21,9 +21,9 @@ use crate::files::{FileEntry, FileTable};
 use crate::graph::Graph;
 use crate::mask::Mask;
 use crate::state::{Fields, Settings, State, TEXT_DIR, Totals};
-use crate::tokens::{LateOptions, LateRetriever, StoredTokens};
 use crate::tokens::codebook::{Codebook, Fit};
 use crate::tokens::file::{Shape, TokenFile};
+use crate::tokens::{LateOptions, LateRetriever, StoredTokens};
 use crate::vectors::Vectors;
 
 /// An open index. Cheap to clone; safe to use from many threads.

@@ -24,10 +24,9 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use topshelf::eval::BeirFolder;
 use topshelf::{
-    AddOptions, EmbedKind, Index, LateInteraction, LateOptions, LateRetriever, ModelIdentity, Models,
-    Passage, Query,
-    RerankOutcome, Reranker, Retriever, Scale, Settings, Store, StoredTokens, Tier, TokenEmbedder,
-    TokenVectorInfo, TokenVectors, Writer,
+    AddOptions, EmbedKind, Index, LateInteraction, LateOptions, LateRetriever, ModelIdentity,
+    Models, Passage, Query, RerankOutcome, Reranker, Retriever, Scale, Settings, Store,
+    StoredTokens, Tier, TokenEmbedder, TokenVectorInfo, TokenVectors, Writer,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -171,7 +170,8 @@ fn prepare(data: &Path, folder: &Path, model: &str) -> Result<Value> {
     }
     let described = folder.join("vectors.json");
     if !described.is_file() {
-        let model = LateInteraction::from_folder(&Store::open_default()?.find_or_pull(model, &())?)?;
+        let model =
+            LateInteraction::from_folder(&Store::open_default()?.find_or_pull(model, &())?)?;
         let passages = passages(folder, &index(folder, "index-words", None)?)?;
         let texts: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
         let queries = queries(folder)?;
@@ -216,7 +216,11 @@ fn encode<T: AsRef<str>>(
 }
 
 impl Known {
-    fn open(folder: &Path, passages: &[Arc<Passage>], queries: &[(String, String)]) -> Result<Self> {
+    fn open(
+        folder: &Path,
+        passages: &[Arc<Passage>],
+        queries: &[(String, String)],
+    ) -> Result<Self> {
         let about: Value = serde_json::from_str(&fs::read_to_string(folder.join("vectors.json"))?)?;
         let identity = serde_json::from_value(about["model"].clone())?;
         let dimension: usize = serde_json::from_value(about["dimension"].clone())?;
@@ -263,9 +267,8 @@ impl Loaded {
             "rerank" => serde_json::from_value(request["candidates"].clone())?,
             _ => Vec::new(),
         };
-        let number = |key: &str, usual: usize| {
-            request[key].as_u64().map_or(usual, |number| number as usize)
-        };
+        let number =
+            |key: &str, usual: usize| request[key].as_u64().map_or(usual, |number| number as usize);
         let usual = LateOptions::default();
         let options = match run {
             "scan" => LateOptions::exact(),
@@ -280,7 +283,9 @@ impl Loaded {
         let depth = number("depth", 100);
         for (at, query) in self.queries.iter().enumerate() {
             let (time, own) = match run {
-                "rerank" => self.rerank(query, candidates.get(at).ok_or("a list for each query")?)?,
+                "rerank" => {
+                    self.rerank(query, candidates.get(at).ok_or("a list for each query")?)?
+                }
                 "search" | "scan" => self.find(&retriever, query, depth)?,
                 _ => return Err("there are rerank, search and scan".into()),
             };

@@ -127,7 +127,10 @@ fn token_model(
         (None, None) => return Ok(None),
     };
     let model = LateInteraction::load(name)?;
-    Ok(Some((TokenVectorInfo::of(&model, tier), model)))
+    let info = TokenVectorInfo::of(&model, tier);
+    // An index that keeps them as long as they are goes on doing so.
+    let info = own.map_or(info.clone(), |own| info.reduced_to(own.reduced));
+    Ok(Some((info, model)))
 }
 
 /// The folder for what can be made again: `$TOPSHELF_HOME/cache`, or the platform's.

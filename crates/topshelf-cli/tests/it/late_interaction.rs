@@ -153,7 +153,8 @@ fn states_without_a_projection_are_reduced_in_the_index() {
     without_projection(dir);
     // As many vectors as a reduction to 96 numbers wants.
     for n in 0..30 {
-        let text = format!("# Chapter {n}\n\nHere is told of {n} birds and of the year {}.\n", 1900 + n);
+        let text =
+            format!("# Chapter {n}\n\nHere is told of {n} birds and of the year {}.\n", 1900 + n);
         write(dir, &format!("docs/{n}.md"), text);
     }
     write(dir, "docs/fleas.md", "# Fleas\n\nA flea lives for up to a year. It jumps far.\n");
@@ -161,8 +162,10 @@ fn states_without_a_projection_are_reduced_in_the_index() {
     run(dir, &[&add[..], &["--token-vectors=int8", "--token-model", "bare"]].concat()).success();
     let stats = run(dir, &["index", "stats", "--index", "i", "--check", "--json"]).json();
     assert_eq!(stats["token_vectors"]["dimension"], 96);
-    for rest in [["--retriever", "colbert", "--rerank", "none"], ["--retriever", "bm25", "--rerank", "bare"]]
-    {
+    for rest in [
+        ["--retriever", "colbert", "--rerank", "none"],
+        ["--retriever", "bm25", "--rerank", "bare"],
+    ] {
         let search = ["search", "how old do fleas get", "--index", "i", "--no-profile", "--json"];
         let found = run(dir, &[&search[..], &rest].concat()).json();
         assert_eq!(found["hits"][0]["document"], "docs/fleas.md", "{rest:?}");

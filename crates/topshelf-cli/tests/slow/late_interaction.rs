@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use serde_json::json;
 use topshelf::eval::{BeirFolder, Measure, Qrels, Run, evaluate};
 use topshelf::{
-    AddOptions, CrossEncoder, EmbedKind, Index, LateInteraction, LateOptions, ModelIdentity, Models,
-    Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Retriever, Scale, Settings, Tier,
-    TokenEmbedder, TokenVectorInfo, TokenVectors, Writer,
+    AddOptions, CrossEncoder, EmbedKind, Index, LateInteraction, LateOptions, ModelIdentity,
+    Models, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Retriever, Scale,
+    Settings, Tier, TokenEmbedder, TokenVectorInfo, TokenVectors, Writer,
 };
 
 use super::{root, run};

@@ -40,9 +40,8 @@ impl<'a> Asked<'a> {
         };
         let dimension = values.len() / queries.count().max(1);
         let fits = |book: &&Codebook| book.dimension == dimension && tier != Tier::F16;
-        let rounded = codebook
-            .filter(fits)
-            .map(|book| Queries::new(&values, book.dimension, &book.mean));
+        let rounded =
+            codebook.filter(fits).map(|book| Queries::new(&values, book.dimension, &book.mean));
         Self {
             codebook,
             dimension,

@@ -104,9 +104,8 @@ impl Codebook {
     /// Learns from a sample of `total` vectors of the model.
     pub(crate) fn learn(sample: &[f32], total: u64, info: &TokenVectorInfo) -> Self {
         let dimension = info.stored_dimension();
-        let reduction = info
-            .reduced
-            .map(|outputs| Reduction::learn(sample, info.dimension, outputs));
+        let reduction =
+            info.reduced.map(|outputs| Reduction::learn(sample, info.dimension, outputs));
         let sample = match &reduction {
             Some(reduction) => Cow::Owned(reduction.apply(sample)),
             None => Cow::Borrowed(sample),

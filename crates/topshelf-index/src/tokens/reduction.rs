@@ -53,9 +53,7 @@ impl Reduction {
         orthonormalise(&mut directions, inputs);
         for _ in 0..STEPS {
             let mut next = vec![0.0; directions.len()];
-            for (next, own) in
-                next.chunks_exact_mut(inputs).zip(directions.chunks_exact(inputs))
-            {
+            for (next, own) in next.chunks_exact_mut(inputs).zip(directions.chunks_exact(inputs)) {
                 for (x, row) in own.iter().zip(moments.chunks_exact(inputs)) {
                     add(next, *x, row);
                 }
@@ -75,8 +73,7 @@ impl Reduction {
     pub(crate) fn apply(&self, vectors: &[f32]) -> Vec<f32> {
         let (count, outputs) = (vectors.len() / self.inputs, self.outputs());
         let bias = vec![0.0; packed_len(outputs, 1)];
-        let weights =
-            Weights { outputs, inputs: self.inputs, values: &self.packed, bias: &bias };
+        let weights = Weights { outputs, inputs: self.inputs, values: &self.packed, bias: &bias };
         let rows = Rows { count, values: vectors, stride: self.inputs };
         let mut reduced = vec![0.0; count * outputs];
         gemm_f32(rows, &weights, Activation::Identity, &mut reduced, outputs);

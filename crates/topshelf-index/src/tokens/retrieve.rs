@@ -121,7 +121,8 @@ impl LateRetriever {
                     let best = best.into_iter();
                     estimates.extend(best.map(|(row, estimate)| (estimate, keys[row], (n, row))));
                 }
-                None => places.extend((0..keys.len()).filter(|row| keep(keys[*row])).map(|row| (n, row))),
+                None => places
+                    .extend((0..keys.len()).filter(|row| keep(keys[*row])).map(|row| (n, row))),
             }
         }
         estimates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -143,7 +144,8 @@ impl LateRetriever {
         for &(file, row) in places {
             let file = &self.index.inner.token_files[file];
             let score = asked.of_stored(&file.passage(row));
-            let score = score.ok_or_else(|| file.damaged("its codes are not those of its vectors"))?;
+            let score =
+                score.ok_or_else(|| file.damaged("its codes are not those of its vectors"))?;
             if score.is_finite() {
                 found.push((file.keys()[row], score));
             }

@@ -50,11 +50,7 @@ impl<M: TokenEmbedder + Reranker> StoredTokens<M> {
 }
 
 /// A score, or why there is none.
-fn outcome(
-    score: f32,
-    truncated_tokens: usize,
-    query_truncated_tokens: usize,
-) -> RerankOutcome {
+fn outcome(score: f32, truncated_tokens: usize, query_truncated_tokens: usize) -> RerankOutcome {
     if !score.is_finite() {
         let reason = "it has no token with a vector".to_owned();
         return Err(PassageFailure { reason });
@@ -100,8 +96,7 @@ impl<M: TokenEmbedder + Reranker + 'static> Reranker for StoredTokens<M> {
             let mut asked = asked();
             for (place, (text, own)) in texts.iter().zip(&mut outcomes).enumerate() {
                 let stored = self.find(text).map(|(file, row)| file.passage(row));
-                let score =
-                    stored.as_ref().and_then(|own| Some((own.cut, asked.of_stored(own)?)));
+                let score = stored.as_ref().and_then(|own| Some((own.cut, asked.of_stored(own)?)));
                 match score {
                     Some((cut, score)) => *own = Some(outcome(score, cut, cut_of_query)),
                     None => missing.push(place),

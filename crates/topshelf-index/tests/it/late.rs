@@ -4,8 +4,8 @@ use std::fs;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use topshelf_core::{Query, Reranker};
-use topshelf_index::{Index, IndexError, LateOptions, Settings, Tier};
+use topshelf_core::{Passage, Query, Reranker};
+use topshelf_index::{Index, IndexError, LateOptions, Settings, Tier, Writer};
 
 use super::damage::edit_state;
 use super::support::{Answer, Shelf, ask, ask_where, ids, text};
@@ -140,6 +140,38 @@ fn without_token_vectors_or_with_another_model_the_reason_is_told() {
     assert!(of(&shelf, &model).is_none());
     let other = of(&shelf, &Words::new("others"));
     assert!(matches!(other, Some(IndexError::TokenModelMismatch { .. })), "{other:?}");
+}
+
+#[test]
+fn reduced_vectors_are_compared_with_reduced_ones_whoever_made_them() {
+    for tier in Tier::ALL {
+        let whole = shelf(tier, 0..200);
+        bring(&whole).unwrap();
+        let mut shelf = shelf(tier, 0..200);
+        let info = shelf.settings.token_vectors.take().unwrap().reduced_to(Some(16));
+        shelf.settings.token_vectors = Some(info.clone());
+        bring(&shelf).unwrap();
+        shelf.write("later.txt", "w1 w2 w30 w77 unheard");
+        bring(&shelf).unwrap();
+        let index = shelf.index();
+        index.verify().unwrap();
+        let bytes = |index: &Index| index.stats().unwrap().tokens.unwrap().bytes_per_vector;
+        assert!(bytes(&index) < 0.95 * bytes(&whole.index()), "{}", tier.name());
+        assert_eq!(ids(&find(&index, BY_LISTS, QUERIES[0], 1)), ["later.txt#0"]);
+        let exact = find(&index, LateOptions::exact(), QUERIES[1], 10);
+        assert_eq!(scores(&exact), scores(&reranked(&index, QUERIES[1], 0..200))[..10]);
+        // What is encoded now is reduced, too, and so scores nearly as if it were stored.
+        let stored = index.stored_tokens(Words::new("words")).unwrap();
+        let passage = index.document("5.txt").unwrap().remove(0);
+        let fresh = Passage::standalone("fresh", "", format!("{} ", passage.model_text()));
+        let query = Query::new(QUERIES[0]).unwrap();
+        let both = pollster::block_on(stored.score(&query, &[passage, Arc::new(fresh)])).unwrap();
+        let [a, b] = [0, 1].map(|n: usize| both[n].as_ref().unwrap().score);
+        assert!((a - b).abs() < 0.3, "{}: {a} {b}", tier.name());
+        let other = Settings { token_vectors: Some(info.reduced_to(None)), ..Settings::default() };
+        let error = Writer::create_or_open(&shelf.dir(), &other).err().unwrap();
+        assert!(error.to_string().contains("16 numbers"), "{error}");
+    }
 }
 
 /// Format 2 had no lists: its files end behind the codes.

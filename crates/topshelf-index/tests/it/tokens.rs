@@ -10,7 +10,8 @@ use topshelf_core::{
     Scale, TokenEmbedder, TokenVectors,
 };
 use topshelf_index::{
-    AddOptions, Index, IndexError, LateOptions, Models, Settings, Tier, TokenVectorInfo, Writer, add,
+    AddOptions, Index, IndexError, LateOptions, Models, Settings, Tier, TokenVectorInfo, Writer,
+    add,
 };
 
 use super::support::{Shelf, text};
