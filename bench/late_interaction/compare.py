@@ -4,12 +4,13 @@
 Topshelf encodes the passages and judged queries of a collection once; Topshelf, next-plaid and PyLate
 then rerank the same candidates and search the whole collection with these vectors, in interleaved
 rounds on the same cores. No time includes the encoding of a query. The report goes to standard output
-and, with all medians as JSON, to bench/record (with `--quick` to target/bench-record); progress goes
-to standard error. Linux only (affinity and /proc).
+and, with all medians as JSON, to bench/record (of a part, to target/bench-record); progress goes to
+standard error. Linux only (affinity and /proc).
 """
 
 import argparse
 import datetime
+import fnmatch
 import json
 import math
 import os
@@ -44,6 +45,7 @@ def arguments():
     data = ROOT.parent / "shared" / "data" / "scifact"
     parser.add_argument("--data", type=Path, default=data, help="the collection, as BEIR lays it out")
     parser.add_argument("--run", type=Path, help="candidates (default: the first in DATA/runs)")
+    parser.add_argument("--contenders", default="*", help="names or patterns, with commas")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cores", help="cores to run on, with commas (default: the first two)")
     parser.add_argument("--quick", action="store_true", help="2 rounds")
@@ -85,7 +87,8 @@ def contenders(python):
     yield "next-plaid-4bit", PLAID, {"bits": 4}, ("rerank", "rerank-f32", "search")
     yield "next-plaid-2bit", PLAID, {"bits": 2}, ("rerank", "search")
     peer = [python, str(HERE / "pylate_peer.py")]
-    yield "pylate-4bit", peer, {"bits": 4}, ("rerank", "search")
+    yield "pylate", peer, {"bits": None}, ("rerank",)
+    yield "pylate-4bit", peer, {"bits": 4}, ("search",)
 
 
 class Collection:
@@ -154,7 +157,10 @@ class Comparison:
         child.stop()
         run = options.run or sorted((options.data / "runs").glob("*.trec"))[0]
         self.collection = Collection(options.data, run, self.folder)
+        patterns = [REFERENCE, *options.contenders.split(",")]
         for name, command, settings, runs in contenders(install(options.venv)):
+            if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+                continue
             say(f"loading {name}; its index is made unless it is there")
             folder = str(self.folder.absolute())
             try:
@@ -194,14 +200,15 @@ class Comparison:
 
     def figures(self):
         """Medians, ratios and quality, by task and contender."""
+        # The most exact first.
         truth = {
-            "rerank": self.results["rerank"].get("next-plaid-4bit rerank-f32"),
-            "search": self.results["search"]["topshelf-f16 scan"],
+            "rerank": ("next-plaid-4bit rerank-f32", "pylate", "topshelf-f16", REFERENCE),
+            "search": ("topshelf-f16 scan", f"{REFERENCE} scan"),
         }
         told = {}
         for task, results in self.results.items():
             reference = results[REFERENCE]["ms"]
-            right = truth[task] or results["topshelf-f16"]
+            right = next(results[name] for name in truth[task] if name in results)
             told[task] = {
                 name: {
                     "ms": own["ms"],
@@ -239,7 +246,7 @@ def markdown(record):
         "A time is the median over the queries of a round, without the query's encoding; the table has"
         f" the median of the rounds. Ratio: time divided by that of {REFERENCE} in the same round"
         " (median, smallest to largest). Overlap: what is shared with the first 10 and 100 of exact"
-        " MaxSim (f32 for reranking, f16 over everything for searching).",
+        " MaxSim (f32 for reranking, f16 over everything for searching, where these ran).",
     ]
     titles = {"rerank": f"Reranking {DEPTH} candidates", "search": "Searching everything, 100 deep"}
     for task, results in record["figures"].items():
@@ -287,7 +294,8 @@ def write(record, options):
     """Prints the report and writes it and the record."""
     text = markdown(record)
     print(text)
-    usual = TARGET / "bench-record" if options.quick else ROOT / "bench" / "record"
+    is_part = options.quick or options.contenders != "*"
+    usual = TARGET / "bench-record" if is_part else ROOT / "bench" / "record"
     folder = options.out or usual
     folder.mkdir(parents=True, exist_ok=True)
     cpu = re.sub(r"[^a-z0-9]+", "-", record["machine"]["cpu"].lower()).strip("-")
