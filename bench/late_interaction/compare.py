@@ -141,6 +141,12 @@ def overlap(found, truth, depth):
     return statistics.mean(map(of, found, truth))
 
 
+def cpu_seconds(child):
+    """What all threads of a process have used so far."""
+    fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Comparison:
     """The processes, and what they answered."""
 
@@ -186,12 +192,15 @@ class Comparison:
         request = {"run": run, "depth": DEPTH}
         if task == "rerank":
             request["candidates"] = self.collection.candidates
+        before = cpu_seconds(child)
         answer = child.ask(request)
+        used = (cpu_seconds(child) - before) * 1000 / self.collection.queries
         shown = name if run == task else f"{name} {run}"
-        own = self.results.setdefault(task, {}).setdefault(shown, {"ms": []})
+        own = self.results.setdefault(task, {}).setdefault(shown, {"ms": [], "cpu_ms": []})
         own["ms"].append(statistics.median(answer["ms"]))
+        own["cpu_ms"].append(used)
         own["found"] = answer["found"]
-        say(f"{task}: {shown}: {own['ms'][-1]:.2f} ms")
+        say(f"{task}: {shown}: {own['ms'][-1]:.2f} ms, {used:.2f} ms of CPU")
 
     def stop(self):
         """Ends all."""
@@ -212,6 +221,7 @@ class Comparison:
             told[task] = {
                 name: {
                     "ms": own["ms"],
+                    "cpu_ms": own["cpu_ms"],
                     "ratios": [a / b for a, b in zip(own["ms"], reference, strict=True)],
                     "ndcg@10": self.collection.ndcg(own["found"]),
                     "recall@100": self.collection.recall(own["found"]),
@@ -244,7 +254,8 @@ def markdown(record):
         f" {about['commit'][:12]}{changed}; {record['rounds']} interleaved rounds. Command:"
         f" `compare.py {' '.join(record['arguments'])}`.\n",
         "A time is the median over the queries of a round, without the query's encoding; the table has"
-        f" the median of the rounds. Ratio: time divided by that of {REFERENCE} in the same round"
+        " the median of the rounds. CPU: what all threads used for a query on the mean, which other"
+        f" guests of the machine disturb less. Ratio: time divided by that of {REFERENCE} in the same round"
         " (median, smallest to largest). Overlap: what is shared with the first 10 and 100 of exact"
         " MaxSim (f32 for reranking, f16 over everything for searching, where these ran).",
     ]
@@ -252,8 +263,8 @@ def markdown(record):
     for task, results in record["figures"].items():
         lines += [
             f"\n## {titles[task]}\n",
-            "| contender | ms | ratio (min..max) | nDCG@10 | recall@100 | overlap@10 | @100 |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            "| contender | ms | CPU ms | ratio (min..max) | nDCG@10 | recall@100 | overlap@10 | @100 |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         order = sorted(results.items(), key=lambda item: statistics.median(item[1]["ms"]))
         lines += [row(name, figures) for name, figures in order]
@@ -272,6 +283,7 @@ def row(name, own):
     cells = [
         name,
         f"{statistics.median(own['ms']):.3f}",
+        f"{statistics.median(own['cpu_ms']):.2f}",
         f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})",
         f"{own['ndcg@10']:.4f}",
         f"{own['recall@100']:.4f}",
