@@ -234,7 +234,9 @@ class Comparison:
 
     def sizes(self):
         """Bytes of each index."""
-        found = [path for path in self.folder.iterdir() if path.is_dir() and path.name != "qrels"]
+        kinds = ("index-", "next-plaid-", "pylate-")
+        found = [path for path in self.folder.iterdir() if path.name.startswith(kinds)]
+        found = [path for path in found if path.is_dir()]
         return {
             path.name: sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             for path in sorted(found)

@@ -53,7 +53,7 @@ pub struct LateOptions {
 impl Default for LateOptions {
     /// What the figures of docs/decisions/0010 chose.
     fn default() -> Self {
-        Self { probes: 32, candidates: 256, scan_up_to: 1024 }
+        Self { probes: 16, candidates: 512, scan_up_to: 1024 }
     }
 }
 
