@@ -29,6 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use topshelf_kernels::l2_normalise;
 use topshelf_kernels::max_sim::f16::{self, from_f32, to_f32};
 use topshelf_kernels::max_sim::residual::{self, Bits, Codebook as View};
 use topshelf_kernels::max_sim::rounded;
@@ -173,6 +174,19 @@ impl Codebook {
     /// For comparing vectors with the centroids.
     pub(crate) fn laid_out(&self) -> Centroids {
         Centroids::new(&self.widened(), self.dimension)
+    }
+
+    /// The directions of the centroids, the mean put back, for estimating products with the unit vectors
+    /// near them: a centroid is shorter than these, the more the wider they lie, and would count less.
+    pub(crate) fn directions(&self) -> Centroids {
+        let mut rows = self.widened();
+        for row in rows.chunks_exact_mut(self.dimension) {
+            for (x, mean) in row.iter_mut().zip(&self.mean) {
+                *x += mean;
+            }
+            l2_normalise(row);
+        }
+        Centroids::new(&rows, self.dimension)
     }
 
     /// For putting vectors into codes.

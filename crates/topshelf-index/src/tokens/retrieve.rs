@@ -70,6 +70,7 @@ pub struct LateRetriever {
     model: Arc<dyn TokenEmbedder>,
     options: LateOptions,
     tier: Tier,
+    /// Their directions.
     centroids: Option<Centroids>,
 }
 
@@ -85,7 +86,7 @@ impl LateRetriever {
         options: LateOptions,
     ) -> Self {
         let book = index.inner.codebook.as_ref();
-        let centroids = book.filter(|book| book.count() > 0).map(|book| book.laid_out());
+        let centroids = book.filter(|book| book.count() > 0).map(|book| book.directions());
         Self { index, model, options, tier, centroids }
     }
 
