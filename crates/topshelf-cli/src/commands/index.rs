@@ -275,6 +275,9 @@ fn stats(dir: &std::path::Path, files: bool, check: bool, json: bool) -> Result<
             };
             row("dense search", search);
         }
+        None if answer.token_vectors.is_some() => {
+            row("bi-encoder", "none: only bm25 and colbert can search it".to_owned());
+        }
         None => row("bi-encoder", "none: only bm25 can search it".to_owned()),
     }
     if let Some(tokens) = &answer.token_vectors {

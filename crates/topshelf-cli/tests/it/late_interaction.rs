@@ -141,7 +141,7 @@ fn without_projection(dir: &std::path::Path) {
     write(
         dir,
         "bare/topshelf.toml",
-        "family = \"late-interaction\"\nquery_prefix = \"[unused0]\"\npassage_prefix = \"[unused1]\"\n\
+        "name = \"./bare\"\nfamily = \"late-interaction\"\nquery_prefix = \"[unused0]\"\npassage_prefix = \"[unused1]\"\n\
          tokens = { query_tokens = 32, passage_tokens = 300, expansion = \"unattended\" }\n",
     );
 }
@@ -159,12 +159,12 @@ fn states_without_a_projection_are_reduced_in_the_index() {
     }
     write(dir, "docs/fleas.md", "# Fleas\n\nA flea lives for up to a year. It jumps far.\n");
     let add = ["index", "add", "docs", "--index", "i", "--embed", "none"];
-    run(dir, &[&add[..], &["--token-vectors=int8", "--token-model", "bare"]].concat()).success();
+    run(dir, &[&add[..], &["--token-vectors=int8", "--token-model", "./bare"]].concat()).success();
     let stats = run(dir, &["index", "stats", "--index", "i", "--check", "--json"]).json();
     assert_eq!(stats["token_vectors"]["dimension"], 96);
     for rest in [
         ["--retriever", "colbert", "--rerank", "none"],
-        ["--retriever", "bm25", "--rerank", "bare"],
+        ["--retriever", "bm25", "--rerank", "./bare"],
     ] {
         let search = ["search", "how old do fleas get", "--index", "i", "--no-profile", "--json"];
         let found = run(dir, &[&search[..], &rest].concat()).json();
