@@ -56,3 +56,7 @@ fix:
 # Topshelf and its peers on this machine; options go through: `just compare --quick`.
 compare *options:
     python3 bench/compare/compare.py {{options}}
+
+# Late interaction here, in next-plaid and in PyLate on the same vectors: `just compare-late --quick`.
+compare-late *options:
+    python3 bench/late_interaction/compare.py {{options}}

@@ -316,8 +316,12 @@ pub(crate) enum RetrieverName {
     Bm25,
     /// By meaning.
     Dense,
-    /// Both, fused.
+    /// Words and meaning, fused.
     Hybrid,
+    /// By tokens: late interaction over an index's token vectors.
+    Colbert,
+    /// Words and tokens, fused.
+    HybridColbert,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -849,7 +853,7 @@ A collection is a folder in BEIR's layout: corpus.jsonl (_id, title, text), quer
 pub(crate) struct EvalArguments {
     #[command(flatten)]
     pub(crate) collection: CollectionOptions,
-    /// What to compare: bm25, dense, hybrid, each also as NAME+rerank, and that with +blend, +gate
+    /// What to compare: bm25, dense, hybrid, colbert, hybrid-colbert, each also as NAME+rerank, and that with +blend, +gate
     /// and a deadline such as @100ms behind it [default: bm25,dense,hybrid,hybrid+rerank, or candidates,candidates+rerank
     /// with --candidates, and the last also with the policies that are given].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]

@@ -191,7 +191,8 @@ pub(crate) struct TokenVectorsKept {
     pub(crate) vectors: u64,
     /// Bytes on disk for each.
     pub(crate) bytes_per_vector: f64,
-    /// Centroids that vectors are stored against; 0 where they are not.
+    /// Centroids by which passages are found, and against which 4bit and 2bit are stored; 0 in indexes
+    /// that have none yet.
     pub(crate) centroids: usize,
     /// How many times worse the centroids meet what was added after they were learnt; absent where
     /// nothing was. Far above 1, a new index is better.
@@ -205,7 +206,7 @@ impl TokenVectorsKept {
         let Self { model, tier, vectors, bytes_per_vector, centroids, drift, .. } = self;
         let mut text = format!("{vectors} of {model} as {tier}, {bytes_per_vector:.1} bytes each");
         if *centroids > 0 {
-            let _ = write!(text, ", against {centroids} centroids"); // a string takes all
+            let _ = write!(text, ", with {centroids} centroids"); // a string takes all
         }
         if let Some(drift) = drift {
             let _ = write!(text, "; what was added later is met {drift:.2} times as badly");

@@ -81,6 +81,26 @@ pub enum IndexError {
     )]
     NoVectors,
 
+    /// The index has no token vectors.
+    #[error(
+        "the index has no token vectors, so colbert cannot search it; \
+             build a new one with `--token-vectors`"
+    )]
+    NoTokenVectors,
+
+    /// The token vectors of the index were made with another model.
+    #[error(
+        "the token vectors of the index were made with \"{expected}\" and cannot be used with \
+             \"{given}\": vectors of different models do not compare; use {expected} or build a \
+             new index"
+    )]
+    TokenModelMismatch {
+        /// The model they were made with.
+        expected: String,
+        /// The model given.
+        given: String,
+    },
+
     /// Token vectors whose length the kernels of the smaller tiers cannot take.
     #[error(
         "token vectors of {dimension} numbers can be kept as f16 only, since {dimension} is not a \
@@ -168,6 +188,8 @@ impl IndexError {
             | Self::Damaged { .. }
             | Self::EmbedderMismatch { .. }
             | Self::NoVectors
+            | Self::NoTokenVectors
+            | Self::TokenModelMismatch { .. }
             | Self::TokenDimension { .. }
             | Self::SettingFixed { .. }
             | Self::NoSuchPath { .. }

@@ -21,9 +21,9 @@ use crate::files::{FileEntry, FileTable};
 use crate::graph::Graph;
 use crate::mask::Mask;
 use crate::state::{Fields, Settings, State, TEXT_DIR, Totals};
-use crate::tokens::StoredTokens;
 use crate::tokens::codebook::{Codebook, Fit};
 use crate::tokens::file::{Shape, TokenFile};
+use crate::tokens::{LateOptions, LateRetriever, StoredTokens};
 use crate::vectors::Vectors;
 
 /// An open index. Cheap to clone; safe to use from many threads.
@@ -82,7 +82,8 @@ pub struct TokenStats {
     /// Bytes that each takes, on the average: its numbers, its scale or centroid, and its share of
     /// what is noted of its passage.
     pub bytes_per_vector: f64,
-    /// Centroids, where vectors are stored against some.
+    /// Centroids by which passages are found, and against which the small tiers are stored; 0 in
+    /// f16 and int8 of format 2.
     pub centroids: usize,
     /// How well these meet the vectors that they were learnt from.
     pub learnt: Fit,
@@ -135,7 +136,9 @@ impl Index {
         let text = tantivy::Index::open_in_dir(dir.join(TEXT_DIR)).map_err(opening())?;
         let reader =
             text.reader_builder().reload_policy(ReloadPolicy::Manual).num_warming_threads(0);
-        let state = State::of(dir, &text)?;
+        let mut state = State::of(dir, &text)?;
+        // Format 2 has them in the order of their removal.
+        state.tokens.removed.sort_unstable_by_key(|range| range.start);
         let (schema, fields) = Fields::schema();
         if text.schema() != schema {
             let path = dir.join(TEXT_DIR).join("meta.json");
@@ -216,6 +219,28 @@ impl Index {
         same.then(|| StoredTokens::new(self.clone(), model))
     }
 
+    /// The first stage by tokens, with the late-interaction model of the stored vectors.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::NoTokenVectors`], [`IndexError::TokenModelMismatch`].
+    pub fn late_interaction(
+        &self,
+        model: Arc<dyn TokenEmbedder>,
+        options: LateOptions,
+    ) -> Result<LateRetriever> {
+        let own = self.inner.state.settings.token_vectors.as_ref();
+        let own = own.ok_or(IndexError::NoTokenVectors)?;
+        let given = model.identity();
+        if own.identity.fingerprint != given.fingerprint {
+            return Err(IndexError::TokenModelMismatch {
+                expected: own.identity.name.clone(),
+                given: given.name.clone(),
+            });
+        }
+        Ok(LateRetriever::new(self.clone(), model, own.tier, options))
+    }
+
     /// The passages of a document, in no particular order; none if it is not in the index.
     ///
     /// # Errors
@@ -273,12 +298,12 @@ impl Index {
 
     fn token_stats(&self) -> Option<TokenStats> {
         let inner = &*self.inner;
-        let info = inner.state.settings.token_vectors.as_ref()?;
+        inner.state.settings.token_vectors.as_ref()?;
         let shapes = || inner.token_files.iter().map(TokenFile::shape);
         let vectors = shapes().map(|shape| shape.vectors as u64).sum::<u64>();
         let bytes: usize = shapes().map(Shape::len).sum();
         let codebook = inner.codebook.as_ref();
-        let centroids = codebook.map_or(0, |book| book.centroids.len() / info.dimension);
+        let centroids = codebook.map_or(0, |book| book.count());
         let bytes_per_vector = if vectors == 0 { 0.0 } else { bytes as f64 / vectors as f64 };
         let (learnt, added) = (inner.state.tokens.learnt, inner.state.tokens.added);
         Some(TokenStats { vectors, bytes_per_vector, centroids, learnt, added })

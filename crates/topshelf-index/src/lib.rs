@@ -9,7 +9,7 @@
 //! | changing an index | [`writer`] |
 //! | an open index | [`Index`] |
 //! | text to terms, languages | [`analyse`] |
-//! | the first stage by words, by meaning | [`bm25`], [`dense`] |
+//! | the first stage by words, by meaning, by tokens | [`bm25`], [`dense`], [`tokens`] |
 //! | vectors of tokens, late interaction over them | [`tokens`] |
 //! | metadata filters | `mask` |
 //! | the neighbour graph of large indexes, its recall | [`graph`], [`check`] |
@@ -44,5 +44,5 @@ pub use error::{IndexError, Result};
 pub use files::FileEntry;
 pub use index::{Index, Stats, TokenStats};
 pub use state::{EmbedderInfo, Precision, Settings, Totals};
-pub use tokens::{StoredTokens, Tier, TokenVectorInfo};
+pub use tokens::{LateOptions, LateRetriever, StoredTokens, Tier, TokenVectorInfo};
 pub use writer::Writer;

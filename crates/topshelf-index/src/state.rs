@@ -7,7 +7,7 @@
 //!   vectors-000-00000007.vec vectors of passages                     (named by the state)
 //!   graph-00000007.hnsw      neighbour graph over some vector files  (named by the state)
 //!   tokens-000-00000007.tok  token vectors of passages               (named by the state)
-//!   tokens-codebook-….cbk    what the small ones are stored against  (named by the state)
+//!   tokens-codebook-….cbk    their centroids, mean and reduction     (named by the state)
 //!   writer.lock              held by the process that changes the index
 //! ```
 //!
@@ -31,8 +31,9 @@ use crate::error::{IndexError, Result};
 use crate::tokens::TokenVectorInfo;
 use crate::tokens::writer::TokenState;
 
-/// The format that this version writes. Format 1, which it reads too, has no token vectors.
-pub const FORMAT: u32 = 2;
+/// The format that this version writes. Format 1, which it reads too, has no token vectors; those of
+/// format 2 have no lists of passages.
+pub const FORMAT: u32 = 3;
 
 /// The oldest format that it reads.
 const OLDEST: u32 = 1;

@@ -507,6 +507,13 @@ fn check_settings(own: &Settings, given: &Settings) -> Result<()> {
             if name(own) != name(given) {
                 return fixed("token vectors of", name(own), name(given));
             }
+            let numbers = |info: &Option<TokenVectorInfo>| {
+                let length = info.as_ref().map_or(0, TokenVectorInfo::stored_dimension);
+                format!("{length} numbers")
+            };
+            if numbers(own) != numbers(given) {
+                return fixed("token vectors of", &numbers(own), &numbers(given));
+            }
         }
     }
     match (&own.embedder, &given.embedder) {

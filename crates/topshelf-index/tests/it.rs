@@ -14,6 +14,8 @@ mod dense;
 mod filters;
 #[path = "it/graph.rs"]
 mod graph;
+#[path = "it/late.rs"]
+mod late;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/tokens.rs"]

@@ -138,7 +138,7 @@ pub struct Survivors {
 pub struct Retrieval {
     /// The index; the default one without a name.
     pub index: Option<String>,
-    /// `bm25`, `dense`, `hybrid`.
+    /// `bm25`, `dense`, `hybrid`, `colbert`, `hybrid-colbert`.
     pub retriever: Option<String>,
     /// `rrf`, `min-max`, `z-score`.
     pub fusion: Option<String>,

@@ -116,6 +116,8 @@ pub(crate) fn signals(retriever: Retrievers) -> Vec<GateSignal> {
         Retrievers::Bm25 => &["bm25"],
         Retrievers::Dense => &["dense"],
         Retrievers::Hybrid => &["bm25", "dense", "fused"],
+        Retrievers::Colbert => &["colbert"],
+        Retrievers::HybridColbert => &["bm25", "colbert", "fused"],
     };
     let mut signals = Vec::new();
     for stage in stages {
@@ -126,7 +128,7 @@ pub(crate) fn signals(retriever: Retrievers) -> Vec<GateSignal> {
             signals.push(GateSignal::Spread { stage, k });
         }
     }
-    if retriever == Retrievers::Hybrid {
+    if retriever.fuses() {
         signals.extend([3, 5, 10].map(|k| GateSignal::Agreement { k }));
     }
     signals

@@ -225,6 +225,9 @@ impl Recorded {
 
     /// The candidates of a first stage and the milliseconds that it takes.
     fn candidates(&self, first: &FirstStage) -> Result<(Ranking, f64)> {
+        if first.retriever.by_tokens() {
+            return Err(TuneError::NothingFound); // it is not asked
+        }
         let of = |wanted: bool, found: &BTreeMap<usize, Found>| {
             let found = found.get(&first.depth).filter(|_| wanted)?;
             Some((found.ranking.clone(), found.milliseconds))

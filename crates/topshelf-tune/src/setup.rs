@@ -17,28 +17,44 @@ pub enum Retrievers {
     Bm25,
     /// By meaning.
     Dense,
-    /// Both, fused.
+    /// Words and meaning, fused.
     Hybrid,
+    /// By tokens: late interaction over the stored vectors.
+    Colbert,
+    /// Words and tokens, fused.
+    HybridColbert,
 }
 
 impl Retrievers {
-    /// `bm25`, `dense`, `hybrid`.
+    /// `bm25`, `dense`, `hybrid`, `colbert`, `hybrid-colbert`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bm25 => "bm25",
             Self::Dense => "dense",
             Self::Hybrid => "hybrid",
+            Self::Colbert => "colbert",
+            Self::HybridColbert => "hybrid-colbert",
         }
     }
 
     /// Whether the words are looked up.
     pub fn by_words(self) -> bool {
-        self != Self::Dense
+        matches!(self, Self::Bm25 | Self::Hybrid | Self::HybridColbert)
     }
 
     /// Whether the meaning is looked up.
     pub fn by_meaning(self) -> bool {
-        self != Self::Bm25
+        matches!(self, Self::Dense | Self::Hybrid)
+    }
+
+    /// Whether the tokens are looked up.
+    pub fn by_tokens(self) -> bool {
+        matches!(self, Self::Colbert | Self::HybridColbert)
+    }
+
+    /// Whether two rankings become one.
+    pub fn fuses(self) -> bool {
+        matches!(self, Self::Hybrid | Self::HybridColbert)
     }
 }
 
@@ -141,7 +157,7 @@ impl Setup {
     pub fn describe(&self) -> String {
         let FirstStage { retriever, depth, fusion, .. } = &self.first_stage;
         let mut text = retriever.name().to_owned();
-        if *retriever == Retrievers::Hybrid {
+        if retriever.fuses() {
             let _ = write!(text, " {}", fusion.clone().unwrap_or_default().describe()); // a string takes all
         }
         let Some(reranking) = &self.second_stage else { return text };

@@ -46,6 +46,8 @@ impl From<RetrieverName> for Retrievers {
             RetrieverName::Bm25 => Self::Bm25,
             RetrieverName::Dense => Self::Dense,
             RetrieverName::Hybrid => Self::Hybrid,
+            RetrieverName::Colbert => Self::Colbert,
+            RetrieverName::HybridColbert => Self::HybridColbert,
         }
     }
 }

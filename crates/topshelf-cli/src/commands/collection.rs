@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::ValueEnum as _;
 use topshelf::eval::{Evaluation, LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
-use topshelf::tune::setup::FirstStage;
+use topshelf::tune::setup::{FirstStage, Retrievers};
 use topshelf::tune::{Unit, gate};
 use topshelf::{
     Answer, BiEncoder, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
@@ -60,8 +61,8 @@ impl System {
     pub(super) fn parse(name: &str) -> Result<Self> {
         let unknown = || {
             usage(format!(
-                "no system is called \"{name}\"; there are bm25, dense, hybrid, candidates, each \
-                 also with +rerank, and that with +blend, +gate and a deadline such as @100ms \
+                "no system is called \"{name}\"; there are bm25, dense, hybrid, colbert, \
+                 hybrid-colbert, candidates, each also with +rerank, and that with +blend, +gate and a deadline such as @100ms \
                  behind it"
             ))
         };
@@ -71,11 +72,11 @@ impl System {
         };
         let mut parts = name.split('+');
         let stage = match parts.next() {
-            Some("bm25") => Stage::Retriever(RetrieverName::Bm25),
-            Some("dense") => Stage::Retriever(RetrieverName::Dense),
-            Some("hybrid") => Stage::Retriever(RetrieverName::Hybrid),
             Some("candidates") => Stage::Candidates,
-            _ => return Err(unknown()),
+            Some(name) => {
+                Stage::Retriever(RetrieverName::from_str(name, false).map_err(|_| unknown())?)
+            }
+            None => return Err(unknown()),
         };
         let mut own = Self { stage, reranked: false, blended: false, gated: false, deadline };
         for part in parts {
@@ -97,9 +98,7 @@ impl System {
 
     pub(super) fn name(&self) -> String {
         let stage = match self.stage {
-            Stage::Retriever(RetrieverName::Bm25) => "bm25",
-            Stage::Retriever(RetrieverName::Dense) => "dense",
-            Stage::Retriever(RetrieverName::Hybrid) => "hybrid",
+            Stage::Retriever(name) => Retrievers::from(name).name(),
             Stage::Candidates => "candidates",
         };
         let part = |there, name| if there { name } else { "" };
@@ -131,7 +130,7 @@ impl System {
 
     /// Whether it needs the bi-encoder.
     pub(super) fn embeds(&self) -> bool {
-        matches!(self.stage, Stage::Retriever(RetrieverName::Dense | RetrieverName::Hybrid))
+        matches!(self.stage, Stage::Retriever(name) if Retrievers::from(name).by_meaning())
     }
 }
 
@@ -279,7 +278,12 @@ impl Parts<'_> {
         };
         let first = FirstStage { retriever: name.into(), ..self.first_stage.clone() };
         let builder = Pipeline::builder().top(first.depth);
-        let mut builder = super::with_first_stage(builder, index, &first, self.embedder.as_ref())?;
+        let mut builder = super::with_first_stage(
+            builder,
+            index,
+            &first,
+            super::Known::of(self.embedder.as_ref()),
+        )?;
         if let Some(stage) = second_stage {
             builder = builder.second_stage(stage.clone());
         }

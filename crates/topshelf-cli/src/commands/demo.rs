@@ -348,8 +348,12 @@ fn example(
         None => (known.map_or("", |question| question.text.as_str()), known),
     };
     let builder = Pipeline::builder().top(DEPTH);
-    let builder =
-        super::with_first_stage(builder, index, &parts.first_stage, parts.embedder.as_ref())?;
+    let builder = super::with_first_stage(
+        builder,
+        index,
+        &parts.first_stage,
+        super::Known::of(parts.embedder.as_ref()),
+    )?;
     let builder = match &parts.second_stage {
         Some(stage) => builder.second_stage(stage.clone()),
         None => builder,

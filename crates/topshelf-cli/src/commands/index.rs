@@ -206,7 +206,7 @@ fn token_vectors(stats: &topshelf::Stats) -> Option<TokenVectorsKept> {
     Some(TokenVectorsKept {
         model: info.identity.name.clone(),
         tier: info.tier.name().to_owned(),
-        dimension: info.dimension,
+        dimension: info.stored_dimension(),
         vectors: tokens.vectors,
         bytes_per_vector: tokens.bytes_per_vector,
         centroids: tokens.centroids,
@@ -274,6 +274,9 @@ fn stats(dir: &std::path::Path, files: bool, check: bool, json: bool) -> Result<
                 n => format!("by a neighbour graph over {n} vectors"),
             };
             row("dense search", search);
+        }
+        None if answer.token_vectors.is_some() => {
+            row("bi-encoder", "none: only bm25 and colbert can search it".to_owned());
         }
         None => row("bi-encoder", "none: only bm25 can search it".to_owned()),
     }

@@ -23,7 +23,7 @@ use topshelf::eval::Qrels;
 use topshelf::{Index, Passage, Pipeline, Query, SecondStage};
 
 use super::spending::Spending;
-use super::{chosen, display, print, print_json, rerankers, with_first_stage};
+use super::{Known, chosen, display, print, print_json, rerankers, with_first_stage};
 use crate::args::{JudgeArguments, RetrieverName};
 use crate::exit::usage;
 use crate::output::{Agreed, JudgeAnswer, JudgedByModel};
@@ -153,7 +153,7 @@ impl Pools {
         for stage in stages {
             let first = chosen::plain(*stage, each);
             let builder = Pipeline::builder().top(each);
-            pipelines.push(with_first_stage(builder, index, &first, None)?.build()?);
+            pipelines.push(with_first_stage(builder, index, &first, Known::default())?.build()?);
         }
         if arguments.rerank != "none"
             && let Some(last) = stages.last()
@@ -162,7 +162,7 @@ impl Pools {
             let depth = arguments.depth.max(each);
             let first = chosen::plain(*last, depth);
             let builder = Pipeline::builder().top(each);
-            let builder = with_first_stage(builder, index, &first, None)?;
+            let builder = with_first_stage(builder, index, &first, Known::default())?;
             let stage =
                 SecondStage::of(rerankers::open(&arguments.rerank, Some(index), &spending)?.model);
             pipelines.push(builder.second_stage(stage).build()?);

@@ -34,7 +34,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use topshelf::tune::setup::FirstStage;
-use topshelf::{BiEncoder, Bm25Options, Index, LateInteraction, PipelineBuilder, TokenVectorInfo};
+use topshelf::{
+    BiEncoder, Bm25Options, Index, LateInteraction, LateOptions, PipelineBuilder, TokenVectorInfo,
+};
 
 use crate::args::{Arguments, Command, TokenVectorOptions};
 
@@ -69,13 +71,27 @@ fn print(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sets depth and retrievers of a first stage over an index. The bi-encoder is loaded by the name
-/// that the index was made with, unless it is here.
+/// Models that are in memory already.
+#[derive(Clone, Copy, Default)]
+struct Known<'a> {
+    embedder: Option<&'a Arc<BiEncoder>>,
+    tokens: Option<&'a Arc<LateInteraction>>,
+}
+
+impl<'a> Known<'a> {
+    /// The bi-encoder, if that is there.
+    fn of(embedder: Option<&'a Arc<BiEncoder>>) -> Self {
+        Self { embedder, tokens: None }
+    }
+}
+
+/// Sets depth and retrievers of a first stage over an index. Models are loaded by the names that the
+/// index was made with, unless they are here.
 fn with_first_stage(
     builder: PipelineBuilder,
     index: &Index,
     first: &FirstStage,
-    embedder: Option<&Arc<BiEncoder>>,
+    known: Known<'_>,
 ) -> Result<PipelineBuilder> {
     let mut builder = builder.depth(first.depth).fusion(first.fusion.clone().unwrap_or_default());
     if first.retriever.by_words() {
@@ -83,8 +99,15 @@ fn with_first_stage(
     }
     if first.retriever.by_meaning() {
         let embedder =
-            embedder.map_or_else(|| embedder_of(index), |known| Ok(Arc::clone(known)))?;
+            known.embedder.map_or_else(|| embedder_of(index), |own| Ok(Arc::clone(own)))?;
         builder = builder.retriever(index.dense(embedder)?);
+    }
+    if first.retriever.by_tokens() {
+        let model = match known.tokens {
+            Some(own) => Arc::clone(own),
+            None => Arc::new(token_model_of(index)?),
+        };
+        builder = builder.retriever(index.late_interaction(model, LateOptions::default())?);
     }
     Ok(builder)
 }
@@ -105,6 +128,13 @@ fn embedder_of(index: &Index) -> Result<Arc<BiEncoder>> {
     Ok(Arc::new(BiEncoder::load(name.ok_or(topshelf::IndexError::NoVectors)?)?))
 }
 
+/// The model that an index's token vectors were made with.
+fn token_model_of(index: &Index) -> Result<LateInteraction> {
+    let own = index.settings().token_vectors.as_ref();
+    let own = own.ok_or(topshelf::IndexError::NoTokenVectors)?;
+    Ok(LateInteraction::load(&own.identity.name)?)
+}
+
 /// The model of an index's token vectors and how they are kept: as the options have it, or as the
 /// index does.
 fn token_model(
@@ -117,7 +147,10 @@ fn token_model(
         (None, None) => return Ok(None),
     };
     let model = LateInteraction::load(name)?;
-    Ok(Some((TokenVectorInfo::of(&model, tier), model)))
+    let info = TokenVectorInfo::of(&model, tier);
+    // An index that keeps them as long as they are goes on doing so.
+    let info = own.map_or(info.clone(), |own| info.reduced_to(own.reduced));
+    Ok(Some((info, model)))
 }
 
 /// The folder for what can be made again: `$TOPSHELF_HOME/cache`, or the platform's.

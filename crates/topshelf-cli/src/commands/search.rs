@@ -10,7 +10,7 @@ use topshelf::{
 
 use super::chosen::Chosen;
 use super::matches::{Matches, in_colour};
-use super::{cache, display, print, print_json, second_stage, with_first_stage};
+use super::{Known, cache, display, print, print_json, second_stage, with_first_stage};
 use crate::args::{Retrieval, SearchArguments};
 use crate::exit::usage;
 use crate::output::{PromptAnswer, PromptSource, RunReport, SearchAnswer, SearchHit};
@@ -45,7 +45,7 @@ pub(super) fn find(text: &str, options: &Retrieval) -> Result<Found> {
     let Retrieval { first_stage, retriever, depth, .. } = options;
     let first_stage = chosen.first_stage(first_stage, *retriever, *depth, has_vectors);
     let mut builder = Pipeline::builder().top(options.top);
-    builder = with_first_stage(builder, &index, &first_stage, None)?;
+    builder = with_first_stage(builder, &index, &first_stage, Known::default())?;
     let cache = if options.cache.no_cache { None } else { cache::open()? };
     let stage = second_stage::load(&chosen, cache.as_ref(), Some(&index))?;
     if let Some(stage) = &stage {

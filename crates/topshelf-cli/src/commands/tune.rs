@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
         Pipeline::builder(),
         &index,
         &answer.setup.first_stage,
-        embedder.as_ref(),
+        super::Known::of(embedder.as_ref()),
     )?;
     let bare = |name: &str| -> Result<Arc<dyn Reranker>> {
         let known = stages.rerankers.iter().find(|own| own.name == name);

@@ -88,3 +88,90 @@ fn a_tier_that_is_none_and_one_that_was_not_chosen_are_refused() {
     // Cross-encoders do not mind the token vectors.
     run(dir, &["search", "fleas", "--index", "i", "--no-profile"]).success();
 }
+
+#[test]
+fn tokens_find_passages_alone_and_fused_with_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    with_index(dir, "4bit");
+    let search = ["search", "how old do fleas get", "--index", "i", "--rerank", "none"];
+    let by = |retriever: &str| {
+        let rest = ["--no-profile", "--json", "--retriever", retriever];
+        run(dir, &[&search[..], &rest].concat()).json()
+    };
+    let names = |answer: &Value| -> Vec<String> {
+        let ran = answer["report"]["retrievers"].as_array().expect("what ran");
+        ran.iter().map(|own| own["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    let alone = by("colbert");
+    assert_eq!(names(&alone), ["colbert"]);
+    assert_eq!(alone["hits"][0]["document"], "docs/fleas.md");
+    assert_eq!(alone["hits"].as_array().map(Vec::len), Some(2));
+    let fused = by("hybrid-colbert");
+    assert_eq!(names(&fused), ["bm25", "colbert"]);
+    assert_eq!(fused["hits"][0]["document"], "docs/fleas.md");
+    // The second stage gives the candidates the very scores that they were found with.
+    let both = ["--no-profile", "--json", "--retriever", "colbert", "--rerank", "colbert"];
+    let both = run(dir, &[&search[..4], &both].concat()).json();
+    assert_eq!(both["hits"][0]["score"], alone["hits"][0]["score"]);
+}
+
+#[test]
+fn an_index_without_token_vectors_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write(dir, "docs/fleas.md", "# Fleas\n\nA flea lives for up to a year.\n");
+    run(dir, &["index", "add", "docs", "--index", "i", "--embed", "none"]).success();
+    let search = ["search", "fleas", "--index", "i", "--no-profile", "--retriever", "colbert"];
+    let refused = run(dir, &search);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("--token-vectors"), "{refused:?}");
+}
+
+/// The default model as it is without its projection: states of 384 numbers.
+fn without_projection(dir: &std::path::Path) {
+    models();
+    run(dir, &["models", "pull", "colbert"]).success();
+    let shown = run(dir, &["models", "show", "colbert", "--json"]).json();
+    let folder = std::path::PathBuf::from(shown["folder"].as_str().expect("a folder"));
+    std::fs::create_dir(dir.join("bare")).unwrap();
+    for name in ["model.onnx", "tokenizer.json"] {
+        std::fs::copy(folder.join(name), dir.join("bare").join(name)).unwrap();
+    }
+    write(
+        dir,
+        "bare/topshelf.toml",
+        "name = \"./bare\"\nfamily = \"late-interaction\"\nquery_prefix = \"[unused0]\"\npassage_prefix = \"[unused1]\"\n\
+         tokens = { query_tokens = 32, passage_tokens = 300, expansion = \"unattended\" }\n",
+    );
+}
+
+#[test]
+fn states_without_a_projection_are_reduced_in_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    without_projection(dir);
+    // As many vectors as a reduction to 96 numbers wants.
+    for n in 0..30 {
+        let text =
+            format!("# Chapter {n}\n\nHere is told of {n} birds and of the year {}.\n", 1900 + n);
+        write(dir, &format!("docs/{n}.md"), text);
+    }
+    write(dir, "docs/fleas.md", "# Fleas\n\nA flea lives for up to a year. It jumps far.\n");
+    let add = ["index", "add", "docs", "--index", "i", "--embed", "none"];
+    run(dir, &[&add[..], &["--token-vectors=int8", "--token-model", "./bare"]].concat()).success();
+    let stats = run(dir, &["index", "stats", "--index", "i", "--check", "--json"]).json();
+    assert_eq!(stats["token_vectors"]["dimension"], 96);
+    for rest in [
+        ["--retriever", "colbert", "--rerank", "none"],
+        ["--retriever", "bm25", "--rerank", "./bare"],
+    ] {
+        let search = ["search", "how old do fleas get", "--index", "i", "--no-profile", "--json"];
+        let found = run(dir, &[&search[..], &rest].concat()).json();
+        assert_eq!(found["hits"][0]["document"], "docs/fleas.md", "{rest:?}");
+    }
+    // Added later, with what was learnt.
+    write(dir, "docs/dogs.md", "# Dogs\n\nA dog lives for twelve years.\n");
+    run(dir, &add).success();
+    run(dir, &["index", "stats", "--index", "i", "--check"]).success();
+}

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use serde_json::json;
 use topshelf::eval::{BeirFolder, Measure, Qrels, Run, evaluate};
 use topshelf::{
-    AddOptions, CrossEncoder, EmbedKind, Index, LateInteraction, ModelIdentity, Models, Passage,
-    Query, RerankOutcome, RerankScore, Reranker, Result, Scale, Settings, Tier, TokenEmbedder,
-    TokenVectorInfo, TokenVectors, Writer,
+    AddOptions, CrossEncoder, EmbedKind, Index, LateInteraction, LateOptions, ModelIdentity,
+    Models, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Retriever, Scale,
+    Settings, Tier, TokenEmbedder, TokenVectorInfo, TokenVectors, Writer,
 };
 
 use super::{root, run};
@@ -139,6 +139,24 @@ fn rerank(
     (evaluation.mean(measure[0]).expect("a figure"), times)
 }
 
+/// The best ten of the whole index for each topic, and how long it took to find them.
+fn find(
+    index: &Index,
+    model: &Arc<Remembered>,
+    options: LateOptions,
+    collection: &Collection,
+) -> (Vec<Vec<String>>, Vec<Duration>) {
+    let model = Arc::clone(model) as Arc<dyn TokenEmbedder>;
+    let late = index.late_interaction(model, options).expect("token vectors");
+    let of_topic = |(_, query, _): &(String, Query, Vec<Arc<Passage>>)| {
+        let start = Instant::now();
+        let found = pollster::block_on(late.retrieve(query, 10)).expect("a ranking");
+        let time = start.elapsed();
+        (found.into_hits().into_iter().map(|hit| hit.passage.id.clone()).collect(), time)
+    };
+    collection.topics.iter().map(of_topic).unzip()
+}
+
 fn median(times: &[Duration]) -> f64 {
     let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
     times.sort_unstable_by(f64::total_cmp);
@@ -203,6 +221,19 @@ fn stored_vectors_keep_the_order_and_take_no_time() {
         if tier == "int8" {
             int8 = median(&times);
         }
+        let (right, looking) = find(index, &model, LateOptions::exact(), &collection);
+        let (found, listed) = find(index, &model, LateOptions::default(), &collection);
+        let shared = |(a, b): (&Vec<String>, &Vec<String>)| {
+            a.iter().filter(|id| b.contains(id)).count() as f64 / b.len() as f64
+        };
+        let shared = found.iter().zip(&right).map(shared).sum::<f64>() / right.len() as f64;
+        println!(
+            "late interaction: {tier} finds {shared:.4} of the best 10 by lists, {:.2} ms; by a look \
+             at each passage {:.2} ms",
+            median(&listed),
+            median(&looking)
+        );
+        assert!(shared > 0.95, "{tier}: {shared}");
     }
     // Twice what is aimed at: the machine has other guests.
     assert!(int8 < 2.0, "{int8} ms");

@@ -5,6 +5,9 @@
 //! 4bit, 2bit    v ≈ norm · (mean + scale · clamp(centroid + table[code]))     the sum in -128..=127
 //! ```
 //!
+//! f16 is stored as it is. In every tier each vector has its nearest centroid, by which passages are
+//! found (`lists`); vectors of a model without a projection are reduced first (`reduction`).
+//!
 //! All of it is learnt on a sample, spread evenly over the vectors that are there when the index is
 //! first written: centroids of what the mean leaves over by k-means, and the table's values as the
 //! best for what those leave over (Lloyd's iterations on numbers). It stays as it is when passages are
@@ -15,19 +18,25 @@
 //! Layout of its file, little-endian:
 //!
 //! ```text
-//! "TSHCBK" 0x00 0x01 | bits u32 (0 for int8) | dimension u32 | centroids u32 | scale f32
-//! table 16 x i8 | mean, f32 | centroids, row after row, i8
+//! "TSHCBK" 0x00 0x01 | bits u32 (0 for int8 and f16) | dimension u32 | centroids u32 | scale f32
+//! table 16 x i8 | mean, f32 | centroids, row after row, i8 | reduction, row after row, f32
 //! ```
+//!
+//! What is left behind the centroids is the reduction: whole rows, one for each dimension, or nothing.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use topshelf_kernels::max_sim::f16::{from_f32, to_f32};
+use topshelf_kernels::l2_normalise;
+use topshelf_kernels::max_sim::f16::{self, from_f32, to_f32};
 use topshelf_kernels::max_sim::residual::{self, Bits, Codebook as View};
 use topshelf_kernels::max_sim::rounded;
 
 use super::kmeans::{self, Centroids};
+use super::reduction::Reduction;
+use super::{Tier, TokenVectorInfo};
 use crate::error::{IndexError, Result};
 
 const MAGIC: [u8; 8] = *b"TSHCBK\x00\x01";
@@ -48,12 +57,15 @@ const NUMBERS: usize = 1 << 20;
 /// Rounds in which the table is learnt.
 const TABLE_ROUNDS: usize = 30;
 
-/// Mean, centroids and differences.
+/// Reduction, mean, centroids and differences.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Codebook {
-    /// Of a code; `None` where vectors are stored against the mean alone.
+    /// Of a code; `None` where vectors are not stored against centroids.
     pub(crate) bits: Option<Bits>,
+    /// Of what is stored.
     pub(crate) dimension: usize,
+    /// Makes the model's vectors those that are stored; `None` where these are the same.
+    pub(crate) reduction: Option<Reduction>,
     pub(crate) mean: Vec<f32>,
     pub(crate) centroids: Vec<i8>,
     pub(crate) table: [i8; 16],
@@ -85,12 +97,20 @@ impl Fit {
 /// Puts vectors into codes; made once for many.
 pub(crate) struct Coder {
     book: Arc<Codebook>,
+    tier: Tier,
     centroids: Centroids,
 }
 
 impl Codebook {
-    /// Learns from a sample of `total` vectors.
-    pub(crate) fn learn(sample: &[f32], dimension: usize, total: u64, bits: Option<Bits>) -> Self {
+    /// Learns from a sample of `total` vectors of the model.
+    pub(crate) fn learn(sample: &[f32], total: u64, info: &TokenVectorInfo) -> Self {
+        let dimension = info.stored_dimension();
+        let reduction =
+            info.reduced.map(|outputs| Reduction::learn(sample, info.dimension, outputs));
+        let sample = match &reduction {
+            Some(reduction) => Cow::Owned(reduction.apply(sample)),
+            None => Cow::Borrowed(sample),
+        };
         let rows = sample.len() / dimension;
         let mut sums = vec![0.0_f64; dimension];
         for row in sample.chunks_exact(dimension) {
@@ -99,10 +119,10 @@ impl Codebook {
             }
         }
         let mean: Vec<f32> = sums.iter().map(|sum| (sum / rows.max(1) as f64) as f32).collect();
-        let mut book =
-            Self { bits, dimension, mean, centroids: Vec::new(), table: [0; 16], scale: 0.0 };
-        let Some(bits) = bits else { return book };
-        let sample = book.off_the_mean(sample);
+        let bits = info.tier.bits();
+        let (centroids, table, scale) = (Vec::new(), [0; 16], 0.0);
+        let mut book = Self { bits, dimension, reduction, mean, centroids, table, scale };
+        let sample = book.off_the_mean(&sample);
         // The number that PLAID takes, as far as the sample bears it (Santhanam et al., "PLAID",
         // 2022, section 5.1).
         let wanted = (16.0 * (total as f64).sqrt()) as usize;
@@ -113,9 +133,11 @@ impl Codebook {
         let round = |x: f32| (x / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
         book.centroids = centroids.into_iter().map(round).collect();
         book.scale = scale;
-        let levels = levels(book.left_over(&sample), bits.values());
-        for (place, level) in book.table.iter_mut().zip(levels) {
-            *place = round(level);
+        if let Some(bits) = bits {
+            let levels = levels(book.left_over(&sample), bits.values());
+            for (place, level) in book.table.iter_mut().zip(levels) {
+                *place = round(level);
+            }
         }
         book
     }
@@ -133,7 +155,7 @@ impl Codebook {
         let rows = sample.chunks_exact(self.dimension).step_by(step);
         let some: Vec<f32> = rows.flatten().copied().collect();
         let mut nearest = Vec::new();
-        Centroids::new(&self.widened(), self.dimension).nearest(&some, &mut nearest);
+        self.laid_out().nearest(&some, &mut nearest);
         let of = |id: &u16| &self.centroids[usize::from(*id) * self.dimension..][..self.dimension];
         let centroids = nearest.iter().flat_map(of);
         some.iter().zip(centroids).map(|(x, &c)| x - self.scale * f32::from(c)).collect()
@@ -144,10 +166,32 @@ impl Codebook {
         self.centroids.iter().map(|&c| self.scale * f32::from(c)).collect()
     }
 
+    /// The number of centroids; 0 in the codebook of an int8 index of format 2.
+    pub(crate) fn count(&self) -> usize {
+        self.centroids.len() / self.dimension
+    }
+
+    /// For comparing vectors with the centroids.
+    pub(crate) fn laid_out(&self) -> Centroids {
+        Centroids::new(&self.widened(), self.dimension)
+    }
+
+    /// The directions of the centroids, the mean put back, for estimating products with the unit vectors
+    /// near them: a centroid is shorter than these, the more the wider they lie, and would count less.
+    pub(crate) fn directions(&self) -> Centroids {
+        let mut rows = self.widened();
+        for row in rows.chunks_exact_mut(self.dimension) {
+            for (x, mean) in row.iter_mut().zip(&self.mean) {
+                *x += mean;
+            }
+            l2_normalise(row);
+        }
+        Centroids::new(&rows, self.dimension)
+    }
+
     /// For putting vectors into codes.
-    pub(crate) fn coder(self: &Arc<Self>) -> Coder {
-        let centroids = Centroids::new(&self.widened(), self.dimension);
-        Coder { book: Arc::clone(self), centroids }
+    pub(crate) fn coder(self: &Arc<Self>, tier: Tier) -> Coder {
+        Coder { book: Arc::clone(self), tier, centroids: self.laid_out() }
     }
 
     /// Centroids and differences for MaxSim; `None` where there are none.
@@ -177,11 +221,14 @@ impl Codebook {
         bytes.extend(self.table.map(|value| value.to_le_bytes()[0]));
         bytes.extend(self.mean.iter().flat_map(|x| x.to_le_bytes()));
         bytes.extend(self.centroids.iter().map(|value| value.to_le_bytes()[0]));
+        let reduction = self.reduction.iter().flat_map(|reduction| &reduction.rows);
+        bytes.extend(reduction.flat_map(|x| x.to_le_bytes()));
         bytes
     }
 
     /// Reads what [`Self::to_bytes`] gave and compares the checksum.
-    pub(crate) fn open(path: &Path, crc32: u32, dimension: usize) -> Result<Self> {
+    pub(crate) fn open(path: &Path, crc32: u32, info: &TokenVectorInfo) -> Result<Self> {
+        let dimension = info.stored_dimension();
         let bytes = std::fs::read(path).map_err(IndexError::io("cannot open", path))?;
         let damaged =
             |reason: &str| IndexError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
@@ -199,22 +246,29 @@ impl Codebook {
             _ => return Err(damaged("its bits are unknown")),
         };
         let rows = u32::from_le_bytes(word(16)) as usize;
-        let length = HEADER + 4 * dimension + rows * dimension;
+        let reduction = info.reduced.map_or(0, |outputs| 4 * outputs * info.dimension);
+        let length = HEADER + 4 * dimension + rows * dimension + reduction;
         if u32::from_le_bytes(word(12)) as usize != dimension || bytes.len() != length {
             return Err(damaged("it is of other vectors"));
         }
         let table = std::array::from_fn(|code| bytes[24 + code].cast_signed());
         let (mean, centroids) = bytes[HEADER..].split_at(4 * dimension);
-        let mean = mean.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
+        let (centroids, reduction) = centroids.split_at(rows * dimension);
+        let floats = |bytes: &[u8]| -> Vec<f32> {
+            bytes.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect()
+        };
+        let reduced = |_| Reduction::new(floats(reduction), info.dimension);
+        let reduction = info.reduced.map(reduced);
         let centroids = centroids.iter().map(|byte| byte.cast_signed()).collect();
-        Ok(Self { bits, dimension, mean, centroids, table, scale: f32::from_le_bytes(word(20)) })
+        let (mean, scale) = (floats(mean), f32::from_le_bytes(word(20)));
+        Ok(Self { bits, dimension, reduction, mean, centroids, table, scale })
     }
 }
 
 /// Where codes go: the sections of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Coded {
-    /// Each vector's centroid.
+    /// Each vector's centroid; nothing where there are none.
     pub(crate) ids: Vec<u16>,
     /// Each vector's scale, as binary16; of int8 only.
     pub(crate) scales: Vec<u16>,
@@ -224,17 +278,45 @@ pub(crate) struct Coded {
     pub(crate) codes: Vec<u8>,
 }
 
+impl Coded {
+    /// Adds vectors as binary16.
+    pub(crate) fn push_halves(&mut self, vectors: &[f32], dimension: usize) {
+        let mut packed = vec![0; vectors.len()];
+        f16::pack(vectors, dimension, &mut packed);
+        self.codes.extend(packed.into_iter().flat_map(u16::to_le_bytes));
+    }
+}
+
 impl Coder {
-    /// Adds the codes of some vectors, and answers how well these are met.
+    /// The number of centroids that ids are of.
+    pub(crate) fn count(&self) -> usize {
+        self.book.count()
+    }
+
+    /// Adds the codes of some vectors of the model, and answers how well these are met; f16 meets them
+    /// as well as exactly.
     pub(crate) fn encode(&self, vectors: &[f32], out: &mut Coded) -> Fit {
-        let Codebook { bits, dimension, .. } = *self.book;
-        let rest = self.book.off_the_mean(vectors);
+        let vectors = match &self.book.reduction {
+            Some(reduction) => Cow::Owned(reduction.apply(vectors)),
+            None => Cow::Borrowed(vectors),
+        };
+        let dimension = self.book.dimension;
+        let rest = self.book.off_the_mean(&vectors);
+        let first = out.ids.len();
+        if self.count() > 0 {
+            self.centroids.nearest(&rest, &mut out.ids);
+        }
         // What is stored, without the mean and before it is made as long as it was.
         let mut stored = Vec::with_capacity(vectors.len());
-        match bits {
-            None => self.round(&rest, &mut stored, out),
-            Some(bits) => self.against_centroids(&rest, bits, &mut stored, out),
+        match (self.tier, self.book.bits) {
+            (Tier::F16, _) => {
+                out.push_halves(&vectors, dimension);
+                return Fit::default();
+            }
+            (_, None) => self.round(&rest, &mut stored, out),
+            (_, Some(bits)) => self.against_centroids(&rest, bits, first, &mut stored, out),
         }
+        let bits = self.book.bits;
         let mut fit = Fit::default();
         let pairs = vectors.chunks_exact(dimension).zip(stored.chunks_exact(dimension));
         for (vector, stored) in pairs {
@@ -277,11 +359,17 @@ impl Coder {
         rounded::pack(&bytes, dimension, &mut out.codes[start..]);
     }
 
-    /// The nearest centroid and the best code of each number.
-    fn against_centroids(&self, rest: &[f32], bits: Bits, stored: &mut Vec<f32>, out: &mut Coded) {
+    /// The best code of each number, beside the centroid of its vector; `first` is the place of their
+    /// first id.
+    fn against_centroids(
+        &self,
+        rest: &[f32],
+        bits: Bits,
+        first: usize,
+        stored: &mut Vec<f32>,
+        out: &mut Coded,
+    ) {
         let Codebook { dimension, centroids, table, scale, .. } = &*self.book;
-        let first = out.ids.len();
-        self.centroids.nearest(rest, &mut out.ids);
         let mut codes = Vec::with_capacity(rest.len());
         for (vector, &id) in rest.chunks_exact(*dimension).zip(&out.ids[first..]) {
             let centroid = &centroids[usize::from(id) * dimension..][..*dimension];
@@ -349,6 +437,15 @@ fn levels(mut numbers: Vec<f32>, count: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
+    fn info(dimension: usize, tier: Tier) -> TokenVectorInfo {
+        let identity = topshelf_core::ModelIdentity {
+            name: String::new(),
+            fingerprint: String::new(),
+            engine: String::new(),
+        };
+        TokenVectorInfo { identity, dimension, tier, reduced: None }
+    }
+
     /// Unit vectors around some directions.
     fn vectors(count: usize, dimension: usize) -> Vec<f32> {
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
@@ -373,28 +470,33 @@ mod tests {
     fn more_bits_meet_vectors_better_and_later_ones_nearly_as_well() {
         let all = vectors(4000, 32);
         let (sample, later) = all.split_at(2000 * 32);
-        let fit = |bits, vectors: &[f32]| {
-            let book = Arc::new(Codebook::learn(sample, 32, 2000, bits));
-            book.coder().encode(vectors, &mut Coded::default()).mean()
+        let fit = |tier: Tier, vectors: &[f32]| {
+            let book = Arc::new(Codebook::learn(sample, 2000, &info(32, tier)));
+            book.coder(tier).encode(vectors, &mut Coded::default()).mean()
         };
-        let eight = fit(None, sample);
-        let (four, two) = (fit(Some(Bits::Four), sample), fit(Some(Bits::Two), sample));
+        let eight = fit(Tier::Int8, sample);
+        let (four, two) = (fit(Tier::FourBits, sample), fit(Tier::TwoBits, sample));
         assert!(eight < 1e-4 && eight < four && four < two && two < 0.08, "{eight} {four} {two}");
-        let drift = fit(Some(Bits::Two), later) / two;
+        let drift = fit(Tier::TwoBits, later) / two;
         assert!((0.9..1.5).contains(&drift), "{drift}");
     }
 
     #[test]
     fn a_codebook_is_read_as_it_was_written() {
-        let book = Codebook::learn(&vectors(200, 8), 8, 200, Some(Bits::Four));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("book");
-        let bytes = book.to_bytes();
-        std::fs::write(&path, &bytes).unwrap();
-        let crc32 = crc32fast::hash(&bytes);
-        assert_eq!(Codebook::open(&path, crc32, 8).unwrap(), book);
-        assert!(Codebook::open(&path, crc32, 12).is_err());
-        assert!(Codebook::open(&path, crc32 ^ 1, 8).is_err());
+        for tier in Tier::ALL {
+            for reduced in [None, Some(4)] {
+                let own = TokenVectorInfo { reduced, ..info(8, tier) };
+                let book = Codebook::learn(&vectors(200, 8), 200, &own);
+                let bytes = book.to_bytes();
+                std::fs::write(&path, &bytes).unwrap();
+                let crc32 = crc32fast::hash(&bytes);
+                assert_eq!(Codebook::open(&path, crc32, &own).unwrap(), book);
+                assert!(Codebook::open(&path, crc32, &info(12, tier)).is_err());
+                assert!(Codebook::open(&path, crc32 ^ 1, &own).is_err());
+            }
+        }
     }
 
     #[test]

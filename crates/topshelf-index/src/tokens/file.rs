@@ -4,18 +4,25 @@
 //!
 //! ```text
 //! header   "TSHTOK" 0x00 0x01 | tier u32 (0 f16, 1 int8, 2 4bit, 3 2bit) | CRC-32 u32 of all that
-//!          follows the header | passages u64 | dimension u64 | vectors u64 | bytes of codes u64
+//!          follows the header | passages u64 | dimension u64 | vectors u64 | bytes of codes u64 |
+//!          centroids u64 | bytes of lists u64
 //! keys     u64 for each passage, ascending
 //! hashes   2 x u64 for each passage: its text's hash, ascending
 //! order    u32 for each hash: its passage's place
 //! vectors  u64 for each passage and one more: where its vectors begin
 //! places   u64 for each passage and one more: where its codes begin
 //! cut      u32 for each passage: tokens that were not read
-//! ids      u16 for each vector: its centroid      (4bit and 2bit only)
+//! ids      u16 for each vector: its centroid      (where there are centroids)
 //! scales   u16 for each vector: binary16          (int8 only)
 //! stretch  u16 for each vector: binary16          (all but f16)
 //! codes    as the kernels of `topshelf_kernels::max_sim` read them
+//! lists    u64 for each centroid and one more: where its list begins in what follows  (where there
+//!          are lists)
+//! rows     the lists: see `lists`
 //! ```
+//!
+//! Files of format 2 have no lists, and ids in 4bit and 2bit alone; passages in them are found by looking at
+//! each. They get lists when they are written anew.
 
 use std::fs::File;
 use std::io::Write;
@@ -23,9 +30,9 @@ use std::path::{Path, PathBuf};
 
 use topshelf_core::TokenVectors;
 use topshelf_kernels::mapped::MappedFile;
-use topshelf_kernels::max_sim::f16;
 
 use super::codebook::{Coded, Coder, Fit};
+use super::lists::{Lists, Rows};
 use super::{TextHash, Tier};
 use crate::error::{IndexError, Result};
 
@@ -43,6 +50,10 @@ pub(crate) struct Shape {
     pub(crate) passages: usize,
     pub(crate) vectors: usize,
     pub(crate) bytes: usize,
+    /// Centroids that lists are of; 0 where there are no lists.
+    pub(crate) centroids: usize,
+    /// Bytes of lists.
+    pub(crate) lists: usize,
 }
 
 /// Where the sections begin.
@@ -57,6 +68,8 @@ struct Sections {
     scales: usize,
     stretches: usize,
     codes: usize,
+    lists: usize,
+    rows: usize,
     end: usize,
 }
 
@@ -66,6 +79,12 @@ impl Shape {
         self.sections().end
     }
 
+    /// What the header says of it.
+    fn numbers(self) -> [u64; 6] {
+        let Self { passages, dimension, vectors, bytes, centroids, lists, .. } = self;
+        [passages, dimension, vectors, bytes, centroids, lists].map(|number| number as u64)
+    }
+
     fn sections(self) -> Sections {
         let mut next = ALIGNMENT;
         let mut section = |bytes: usize| {
@@ -73,12 +92,10 @@ impl Shape {
             next = (next + bytes).next_multiple_of(ALIGNMENT);
             start
         };
-        let Self { tier, passages, vectors, bytes, .. } = self;
-        let (ids, scales, stretches) = match tier {
-            Tier::F16 => (0, 0, 0),
-            Tier::Int8 => (0, 2 * vectors, 2 * vectors),
-            Tier::FourBits | Tier::TwoBits => (2 * vectors, 0, 2 * vectors),
-        };
+        let Self { tier, passages, vectors, bytes, centroids, lists, .. } = self;
+        let of_each = |there: bool| if there { 2 * vectors } else { 0 };
+        let ids = of_each(tier.bits().is_some() || centroids > 0);
+        let (scales, stretches) = (of_each(tier == Tier::Int8), of_each(tier != Tier::F16));
         Sections {
             keys: section(8 * passages),
             hashes: section(16 * passages),
@@ -90,6 +107,8 @@ impl Shape {
             scales: section(scales),
             stretches: section(stretches),
             codes: section(bytes),
+            lists: section(if centroids > 0 { 8 * (centroids + 1) } else { 0 }),
+            rows: section(lists),
             end: next,
         }
     }
@@ -99,6 +118,8 @@ impl Shape {
 pub(crate) struct TokenFileBuilder {
     tier: Tier,
     dimension: usize,
+    /// Centroids that ids are of; 0 where lists cannot be made.
+    centroids: usize,
     keys: Vec<u64>,
     hashes: Vec<TextHash>,
     starts: Vec<u64>,
@@ -108,10 +129,11 @@ pub(crate) struct TokenFileBuilder {
 }
 
 impl TokenFileBuilder {
-    pub(crate) fn new(tier: Tier, dimension: usize) -> Self {
+    pub(crate) fn new(tier: Tier, dimension: usize, centroids: usize) -> Self {
         Self {
             tier,
             dimension,
+            centroids,
             keys: Vec::new(),
             hashes: Vec::new(),
             starts: vec![0],
@@ -121,18 +143,35 @@ impl TokenFileBuilder {
         }
     }
 
-    pub(crate) fn shape(&self) -> Shape {
+    /// The passages that were added.
+    pub(crate) fn passages(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The centroids that ids are of.
+    pub(crate) fn centroids(&self) -> usize {
+        self.centroids
+    }
+
+    /// Bytes of codes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.coded.codes.len()
+    }
+
+    fn shape(&self, lists: &Lists) -> Shape {
         Shape {
             tier: self.tier,
             dimension: self.dimension,
-            passages: self.keys.len(),
+            passages: self.passages(),
             vectors: self.starts.last().map_or(0, |end| *end as usize),
-            bytes: self.coded.codes.len(),
+            bytes: self.bytes(),
+            centroids: lists.starts.len().saturating_sub(1),
+            lists: lists.bytes.len(),
         }
     }
 
-    /// Adds a passage; keys must ascend. All tiers but f16 need a coder; the answer is how well it
-    /// meets the vectors.
+    /// Adds a passage; keys must ascend. Without a coder, which an f16 index of format 2 lacks, its
+    /// vectors are stored as they are; the answer is how well it meets them.
     pub(crate) fn push(
         &mut self,
         (key, hash): (u64, TextHash),
@@ -143,9 +182,7 @@ impl TokenFileBuilder {
         let fit = if let Some(coder) = coder {
             coder.encode(values, &mut self.coded)
         } else {
-            let mut packed = vec![0; values.len()];
-            f16::pack(values, self.dimension, &mut packed);
-            self.coded.codes.extend(packed.into_iter().flat_map(u16::to_le_bytes));
+            self.coded.push_halves(values, self.dimension);
             Fit::default()
         };
         self.end(key, hash, vectors.count() as u64, vectors.truncated_tokens as u32);
@@ -174,8 +211,14 @@ impl TokenFileBuilder {
     }
 
     /// Writes and syncs the file.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let shape = self.shape();
+    pub(crate) fn write(&self, path: &Path) -> Result<Shape> {
+        let vectors = self.starts.last().map_or(0, |end| *end as usize);
+        let lists = if self.centroids > 0 && self.coded.ids.len() == vectors {
+            Lists::of(&self.coded.ids, &self.starts, self.centroids)
+        } else {
+            Lists::default()
+        };
+        let shape = self.shape(&lists);
         let mut order: Vec<u32> = (0..self.keys.len() as u32).collect();
         order.sort_by_key(|&row| self.hashes[row as usize]);
         let hashes = order.iter().flat_map(|&row| self.hashes[row as usize].0);
@@ -191,7 +234,9 @@ impl TokenFileBuilder {
             halves(&self.coded.scales),
             halves(&self.coded.stretches),
         ];
-        let all = sections.iter().map(Vec::as_slice).chain([self.coded.codes.as_slice()]);
+        let starts = bytes_of(lists.starts.iter().map(|start| start.to_le_bytes()));
+        let behind = [self.coded.codes.as_slice(), &starts, &lists.bytes];
+        let all = sections.iter().map(Vec::as_slice).chain(behind);
         let padding = |section: &[u8]| section.len().next_multiple_of(ALIGNMENT) - section.len();
         let zeros = [0; ALIGNMENT];
         let mut crc32 = crc32fast::Hasher::new();
@@ -203,10 +248,7 @@ impl TokenFileBuilder {
         header.extend_from_slice(&MAGIC);
         header.extend_from_slice(&(self.tier as u32).to_le_bytes());
         header.extend_from_slice(&crc32.finalize().to_le_bytes());
-        for number in [shape.passages, shape.dimension, shape.vectors, shape.bytes] {
-            header.extend_from_slice(&(number as u64).to_le_bytes());
-        }
-        header.resize(ALIGNMENT, 0);
+        header.extend(shape.numbers().into_iter().flat_map(u64::to_le_bytes));
         let write = || -> std::io::Result<()> {
             let mut file = File::create(path)?;
             file.write_all(&header)?;
@@ -216,7 +258,8 @@ impl TokenFileBuilder {
             }
             file.sync_all()
         };
-        write().map_err(IndexError::io("cannot write", path))
+        write().map_err(IndexError::io("cannot write", path))?;
+        Ok(shape)
     }
 }
 
@@ -257,9 +300,8 @@ impl TokenFile {
         if bytes.len() < ALIGNMENT || bytes[..8] != MAGIC {
             return Err(damaged("it is no file of token vectors"));
         }
-        let header = [shape.passages, shape.dimension, shape.vectors, shape.bytes];
-        let found = [16, 24, 32, 40].map(|at| field(bytes, at));
-        if bytes[8] != shape.tier as u8 || found != header.map(|number| number as u64) {
+        let found = [16, 24, 32, 40, 48, 56].map(|at| field(bytes, at));
+        if bytes[8] != shape.tier as u8 || found != shape.numbers() {
             return Err(damaged("it holds other token vectors"));
         }
         let sections = shape.sections();
@@ -276,8 +318,12 @@ impl TokenFile {
         if crc32fast::hash(&bytes[ALIGNMENT..]) == u32::from_le_bytes(expected) {
             return Ok(());
         }
-        let reason = "its checksum does not match its content".to_owned();
-        Err(IndexError::Damaged { path: self.path.clone(), reason })
+        Err(self.damaged("its checksum does not match its content"))
+    }
+
+    /// The error that says what is wrong with it.
+    pub(crate) fn damaged(&self, reason: &str) -> IndexError {
+        IndexError::Damaged { path: self.path.clone(), reason: reason.to_owned() }
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -287,6 +333,15 @@ impl TokenFile {
     /// The key of each passage, ascending.
     pub(crate) fn keys(&self) -> &[u64] {
         self.file.slice_u64(self.sections.keys, self.shape.passages)
+    }
+
+    /// Whether there are lists.
+    pub(crate) fn has_lists(&self) -> bool {
+        self.shape.centroids > 0
+    }
+
+    fn has_ids(&self) -> bool {
+        self.shape.tier.bits().is_some() || self.has_lists()
     }
 
     fn hash_at(&self, place: usize) -> TextHash {
@@ -319,6 +374,19 @@ impl TokenFile {
         found.then(|| self.order()[low] as usize).filter(|row| *row < self.shape.passages)
     }
 
+    /// The places of the passages that have a vector near a centroid, ascending; `None` where there are no
+    /// lists.
+    pub(crate) fn near(&self, centroid: usize) -> Option<Rows<'_>> {
+        if centroid >= self.shape.centroids {
+            return None;
+        }
+        let ends = self.file.slice_u64(self.sections.lists + 8 * centroid, 2);
+        let start = (ends[0] as usize).min(self.shape.lists);
+        let end = (ends[1] as usize).clamp(start, self.shape.lists);
+        let bytes = self.file.slice_u8(self.sections.rows + start, end - start);
+        Some(Rows::new(bytes, self.shape.passages))
+    }
+
     /// A passage's vectors. What a damaged file says of their places is kept within the file.
     pub(crate) fn passage(&self, row: usize) -> Stored<'_> {
         let &Sections { vectors, places, cut, ids, scales, stretches, codes, .. } = &self.sections;
@@ -340,6 +408,9 @@ impl TokenFile {
             integers: &[],
         };
         let halves = |at: usize| self.file.slice_u16(at + 2 * own.start, own.len());
+        if self.has_ids() {
+            stored.ids = halves(ids);
+        }
         match self.shape.tier {
             Tier::F16 => {
                 stored.halves = self.file.slice_u16(codes + bytes.start, bytes.len() / 2);
@@ -349,10 +420,7 @@ impl TokenFile {
                 stored.stretches = halves(stretches);
                 stored.integers = self.file.slice_i8(codes + bytes.start, bytes.len());
             }
-            Tier::FourBits | Tier::TwoBits => {
-                stored.ids = halves(ids);
-                stored.stretches = halves(stretches);
-            }
+            Tier::FourBits | Tier::TwoBits => stored.stretches = halves(stretches),
         }
         stored
     }

@@ -44,6 +44,23 @@ impl Centroids {
         }
     }
 
+    /// How many.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Each vector's inner product with each centroid: a row for each vector.
+    pub(crate) fn products(&self, vectors: &[f32]) -> Vec<f32> {
+        let Self { dimension, count, packed, bias } = self;
+        let zeros = vec![0.0; bias.len()];
+        let weights = Weights { outputs: *count, inputs: *dimension, values: packed, bias: &zeros };
+        let rows = vectors.len() / dimension;
+        let mut products = vec![0.0; rows * count];
+        let from = Rows { count: rows, values: vectors, stride: *dimension };
+        gemm_f32(from, &weights, Activation::Identity, &mut products, *count);
+        products
+    }
+
     /// [`Self::nearest`] on all processors.
     fn nearest_of_all(&self, vectors: &[f32]) -> Vec<u16> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);

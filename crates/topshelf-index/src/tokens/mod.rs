@@ -5,15 +5,21 @@
 //! | how vectors are stored: [`Tier`] | this file |
 //! | files of them | `file` |
 //! | what vectors are stored against: their mean, and centroids | `codebook`, `kmeans` |
+//! | fewer numbers for models without a projection | `reduction` |
 //! | vectors that wait until there is a codebook | `spill` |
-//! | MaxSim over them | [`StoredTokens`] |
+//! | MaxSim over them: the reranker | [`StoredTokens`] |
+//! | passages found by them: the retriever | [`LateRetriever`], `lists` |
 //!
 //! A passage's vectors are found by its text (`TextHash`), so a text that has changed never meets
 //! vectors of what it was, and the same text in two places is found in either.
 
+mod asked;
 pub(crate) mod codebook;
 pub(crate) mod file;
 mod kmeans;
+mod lists;
+mod reduction;
+pub(crate) mod retrieve;
 pub(crate) mod spill;
 mod stored;
 pub(crate) mod writer;
@@ -23,6 +29,7 @@ use sha2::{Digest, Sha256};
 use topshelf_core::{Blame, Error as CoreError, ModelIdentity, TokenEmbedder, TokenVectors};
 use topshelf_kernels::max_sim::residual::Bits;
 
+pub use self::retrieve::{LateOptions, LateRetriever};
 pub use self::stored::StoredTokens;
 
 /// How token vectors are stored, from the most exact to the smallest.
@@ -56,11 +63,6 @@ impl Tier {
         }
     }
 
-    /// Whether vectors are stored against something that is learnt first.
-    pub(crate) fn is_learnt(self) -> bool {
-        self != Self::F16
-    }
-
     /// The bits of a code, where vectors are stored against centroids.
     pub(crate) fn bits(self) -> Option<Bits> {
         match self {
@@ -77,17 +79,39 @@ pub struct TokenVectorInfo {
     /// The model that made them.
     #[serde(flatten)]
     pub identity: ModelIdentity,
-    /// The length of each.
+    /// The length of each, as the model makes them.
     pub dimension: usize,
     /// How they are stored.
     pub tier: Tier,
+    /// The length to which they are reduced before; `None` where they are stored as long as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduced: Option<usize>,
 }
 
+/// Vectors that are longer than this are states without a projection, and are reduced.
+const LONGEST: usize = 128;
+
+/// To so many numbers.
+const REDUCED: usize = 96;
+
 impl TokenVectorInfo {
-    /// Those of this model, stored in that way.
+    /// Those of this model, stored in that way: reduced to 96 numbers where they have more than 128,
+    /// as those of a checkpoint without a projection have.
     pub fn of(embedder: &dyn TokenEmbedder, tier: Tier) -> Self {
         let (identity, dimension) = (embedder.identity().clone(), embedder.dimension());
-        Self { identity, dimension, tier }
+        let reduced = (dimension > LONGEST).then_some(REDUCED);
+        Self { identity, dimension, tier, reduced }
+    }
+
+    /// The same, reduced to so many numbers, or not at all.
+    #[must_use]
+    pub fn reduced_to(self, numbers: Option<usize>) -> Self {
+        Self { reduced: numbers.filter(|numbers| *numbers < self.dimension), ..self }
+    }
+
+    /// The length of what is stored.
+    pub fn stored_dimension(&self) -> usize {
+        self.reduced.unwrap_or(self.dimension)
     }
 
     /// Refuses what a model answered for `texts` texts if it is not finite vectors of its dimension

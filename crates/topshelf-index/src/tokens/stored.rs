@@ -10,17 +10,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use topshelf_core::{
     Blame, EmbedKind, Error as CoreError, Grain, ModelIdentity, Passage, PassageFailure, Query,
-    RerankOutcome, RerankScore, Reranker, Result, Scale, TokenEmbedder, TokenMatch, TokenVectors,
+    RerankOutcome, RerankScore, Reranker, Result, Scale, TokenEmbedder, TokenMatch,
 };
-use topshelf_kernels::attention::{pack_keys, packed_keys_len};
-use topshelf_kernels::max_sim;
-use topshelf_kernels::max_sim::f16::max_sim_f16;
-use topshelf_kernels::max_sim::residual::{Vectors, max_sim_residual};
-use topshelf_kernels::max_sim::rounded::{Queries, Scratch, max_sim_i8};
 
-use super::TextHash;
-use super::codebook::Codebook;
-use super::file::{Stored, TokenFile};
+use super::asked::Asked;
+use super::file::TokenFile;
+use super::{TextHash, Tier};
 use crate::index::Index;
 
 /// The name of this stage in errors.
@@ -31,15 +26,6 @@ pub struct StoredTokens<M> {
     index: Index,
     model: Arc<M>,
     identity: ModelIdentity,
-}
-
-/// A query's vectors and what scoring them needs.
-struct Asked<'a> {
-    queries: &'a TokenVectors,
-    rounded: Option<Queries>,
-    best: Vec<f32>,
-    wide: Vec<f32>,
-    scratch: Scratch,
 }
 
 impl<M: TokenEmbedder + Reranker> StoredTokens<M> {
@@ -63,59 +49,13 @@ impl<M: TokenEmbedder + Reranker> StoredTokens<M> {
     }
 }
 
-impl<'a> Asked<'a> {
-    fn new(queries: &'a TokenVectors, codebook: Option<&Codebook>) -> Self {
-        let rounded = |book: &Codebook| Queries::new(&queries.values, book.dimension, &book.mean);
-        let fits = |book: &&Codebook| book.dimension == queries.dimension;
-        Self {
-            queries,
-            rounded: codebook.filter(fits).map(rounded),
-            best: vec![0.0; queries.count()],
-            wide: Vec::new(),
-            scratch: Scratch::default(),
-        }
+/// A score, or why there is none.
+fn outcome(score: f32, truncated_tokens: usize, query_truncated_tokens: usize) -> RerankOutcome {
+    if !score.is_finite() {
+        let reason = "it has no token with a vector".to_owned();
+        return Err(PassageFailure { reason });
     }
-
-    /// MaxSim with stored vectors; `None` where what is stored is damaged.
-    fn of_stored(&mut self, codebook: Option<&Codebook>, stored: &Stored<'_>) -> Option<f32> {
-        let Self { queries, rounded, best, wide, scratch } = self;
-        let dimension = queries.dimension;
-        let numbers = stored.vectors * dimension;
-        let (Some(book), Some(rounded)) = (codebook, rounded.as_ref()) else {
-            let fits = stored.halves.len() == numbers;
-            return fits
-                .then(|| max_sim_f16(&queries.values, dimension, stored.halves, wide, best));
-        };
-        let Some(view) = book.view() else {
-            let Stored { integers, scales, stretches, .. } = *stored;
-            let fits = integers.len() == numbers;
-            return fits.then(|| max_sim_i8(rounded, integers, scales, stretches, scratch, best));
-        };
-        let rows = view.centroids.len() / dimension;
-        let known = stored.ids.iter().all(|id| usize::from(*id) < rows);
-        let fits = stored.codes.len() == view.bits.packed_len(numbers) && known;
-        let Stored { ids, stretches, codes: packed, .. } = *stored;
-        let vectors = Vectors { ids, stretches, packed };
-        fits.then(|| max_sim_residual(rounded, &view, &vectors, scratch, best))
-    }
-
-    /// MaxSim with vectors that were encoded now.
-    fn of_fresh(&mut self, vectors: &TokenVectors) -> f32 {
-        let (count, dimension) = (vectors.count(), vectors.dimension);
-        self.wide.resize(packed_keys_len(count, dimension).max(self.wide.len()), 0.0);
-        let packed = &mut self.wide[..packed_keys_len(count, dimension)];
-        pack_keys(&vectors.values, dimension, count, dimension, packed);
-        max_sim(&self.queries.values, dimension, packed, count, &mut self.best)
-    }
-
-    fn outcome(&self, score: f32, truncated_tokens: usize) -> RerankOutcome {
-        if !score.is_finite() {
-            let reason = "it has no token with a vector".to_owned();
-            return Err(PassageFailure { reason });
-        }
-        let query_truncated_tokens = self.queries.truncated_tokens;
-        Ok(RerankScore { truncated_tokens, query_truncated_tokens, ..RerankScore::new(score) })
-    }
+    Ok(RerankScore { truncated_tokens, query_truncated_tokens, ..RerankScore::new(score) })
 }
 
 #[async_trait]
@@ -146,16 +86,19 @@ impl<M: TokenEmbedder + Reranker + 'static> Reranker for StoredTokens<M> {
         let texts: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
         let mut outcomes: Vec<Option<RerankOutcome>> = vec![None; texts.len()];
         let mut missing = Vec::new();
+        let cut_of_query = queries.truncated_tokens;
+        let asked = || {
+            let info = self.index.settings().token_vectors.as_ref();
+            let tier = info.map_or(Tier::F16, |info| info.tier);
+            Asked::new(queries, self.index.inner.codebook.as_deref(), tier)
+        };
         {
-            let codebook = self.index.inner.codebook.as_deref();
-            let mut asked = Asked::new(queries, codebook);
-            for (place, (text, outcome)) in texts.iter().zip(&mut outcomes).enumerate() {
+            let mut asked = asked();
+            for (place, (text, own)) in texts.iter().zip(&mut outcomes).enumerate() {
                 let stored = self.find(text).map(|(file, row)| file.passage(row));
-                let score = stored
-                    .as_ref()
-                    .and_then(|own| Some((own.cut, asked.of_stored(codebook, own)?)));
+                let score = stored.as_ref().and_then(|own| Some((own.cut, asked.of_stored(own)?)));
                 match score {
-                    Some((cut, score)) => *outcome = Some(asked.outcome(score, cut)),
+                    Some((cut, score)) => *own = Some(outcome(score, cut, cut_of_query)),
                     None => missing.push(place),
                 }
             }
@@ -163,10 +106,10 @@ impl<M: TokenEmbedder + Reranker + 'static> Reranker for StoredTokens<M> {
         if !missing.is_empty() {
             let texts: Vec<&str> = missing.iter().map(|&place| texts[place].as_str()).collect();
             let fresh = self.model.embed_tokens(EmbedKind::Passage, &texts).await?;
-            let mut asked = Asked::new(queries, None);
+            let mut asked = asked();
             for (&place, vectors) in missing.iter().zip(&fresh) {
                 let score = asked.of_fresh(vectors);
-                outcomes[place] = Some(asked.outcome(score, vectors.truncated_tokens));
+                outcomes[place] = Some(outcome(score, vectors.truncated_tokens, cut_of_query));
             }
         }
         let unread = || Err(PassageFailure { reason: "it was not read".to_owned() });

@@ -10,7 +10,7 @@ use topshelf_core::TokenVectors;
 use super::codebook::{Codebook, Coder, Fit};
 use super::file::{FULL, Shape, TokenFile, TokenFileBuilder};
 use super::spill::Spill;
-use super::{TextHash, TokenVectorInfo};
+use super::{TextHash, Tier, TokenVectorInfo};
 use crate::error::{IndexError, Result};
 
 /// Small files beyond which they are written as few.
@@ -23,7 +23,7 @@ const REMOVED_SHARE: usize = 3;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TokenState {
     pub(crate) files: Vec<TokenFileEntry>,
-    /// Keys of removed passages that are still in a file.
+    /// Keys of removed passages that are still in a file, ascending.
     pub(crate) removed: Vec<Range<u64>>,
     pub(crate) codebook: Option<CodebookFile>,
     /// How well the codebook meets the vectors that were there when it was learnt.
@@ -40,6 +40,12 @@ pub(crate) struct TokenFileEntry {
     pub(crate) vectors: usize,
     /// Of codes.
     pub(crate) bytes: usize,
+    /// Centroids that its lists are of; 0 without lists.
+    #[serde(default)]
+    pub(crate) centroids: usize,
+    /// Bytes of its lists.
+    #[serde(default)]
+    pub(crate) lists: usize,
 }
 
 /// The file of a codebook.
@@ -56,15 +62,23 @@ impl TokenState {
             || self.codebook.as_ref().is_some_and(|own| own.name == name)
     }
 
+    /// Whether the passage with that key is no more; the ranges ascend.
+    pub(crate) fn is_removed(&self, key: u64) -> bool {
+        let after = self.removed.partition_point(|range| range.start <= key);
+        after > 0 && self.removed[after - 1].contains(&key)
+    }
+
     /// Maps the files.
     pub(crate) fn open(&self, dir: &Path, info: &TokenVectorInfo) -> Result<Vec<TokenFile>> {
         let open = |entry: &TokenFileEntry| {
             let shape = Shape {
                 tier: info.tier,
-                dimension: info.dimension,
+                dimension: info.stored_dimension(),
                 passages: entry.passages,
                 vectors: entry.vectors,
                 bytes: entry.bytes,
+                centroids: entry.centroids,
+                lists: entry.lists,
             };
             TokenFile::open(&dir.join(&entry.name), shape)
         };
@@ -78,7 +92,7 @@ impl TokenState {
         info: &TokenVectorInfo,
     ) -> Result<Option<Arc<Codebook>>> {
         let open = |own: &CodebookFile| {
-            Codebook::open(&dir.join(&own.name), own.crc32, info.dimension).map(Arc::new)
+            Codebook::open(&dir.join(&own.name), own.crc32, info).map(Arc::new)
         };
         self.codebook.as_ref().map(open).transpose()
     }
@@ -103,18 +117,19 @@ impl TokenWriter {
         info: &TokenVectorInfo,
         state: &TokenState,
     ) -> Result<Self> {
-        let dimension = info.dimension;
-        if info.tier.is_learnt() && !dimension.is_multiple_of(4) {
+        let dimension = info.stored_dimension();
+        if info.tier != Tier::F16 && !dimension.is_multiple_of(4) {
             return Err(IndexError::TokenDimension { dimension });
         }
-        let coder = state.open_codebook(dir, info)?.map(|book| book.coder());
+        let coder = state.open_codebook(dir, info)?.map(|book| book.coder(info.tier));
+        let centroids = coder.as_ref().map_or(0, Coder::count);
         Ok(Self {
             dir: dir.to_owned(),
             generation,
             info: info.clone(),
             state: state.clone(),
             coder,
-            builder: TokenFileBuilder::new(info.tier, info.dimension),
+            builder: TokenFileBuilder::new(info.tier, dimension, centroids),
             spill: None,
         })
     }
@@ -122,7 +137,8 @@ impl TokenWriter {
     /// Adds the vectors of a passage; keys ascend.
     pub(crate) fn push(&mut self, key: u64, text: &str, vectors: &TokenVectors) -> Result<()> {
         let hash = TextHash::of(text);
-        if self.info.tier.is_learnt() && self.coder.is_none() {
+        // An index of format 2 has f16 without a codebook, and keeps it so.
+        if self.coder.is_none() && self.state.files.is_empty() {
             let path = self.dir.join("tokens-waiting.tmp");
             let spill = match &mut self.spill {
                 Some(spill) => spill,
@@ -141,6 +157,7 @@ impl TokenWriter {
             self.learn(&mut spill)?;
         }
         self.flush()?;
+        self.state.removed.sort_unstable_by_key(|range| range.start);
         self.compact(passages)
     }
 
@@ -149,8 +166,7 @@ impl TokenWriter {
         if total == 0 {
             return Ok(());
         }
-        let bits = self.info.tier.bits();
-        let book = Codebook::learn(&spill.sample()?, self.info.dimension, total, bits);
+        let book = Codebook::learn(&spill.sample()?, total, &self.info);
         let bytes = book.to_bytes();
         let name = format!("tokens-codebook-{:08}.cbk", self.generation);
         let path = self.dir.join(&name);
@@ -160,7 +176,8 @@ impl TokenWriter {
         };
         write().map_err(IndexError::io("cannot write", &path))?;
         self.state.codebook = Some(CodebookFile { name, crc32: crc32fast::hash(&bytes) });
-        let coder = Arc::new(book).coder();
+        let coder = Arc::new(book).coder(self.info.tier);
+        self.builder = self.empty(coder.count());
         let mut fit = Fit::default();
         spill.read(|waiting| {
             let place = (waiting.key, waiting.hash);
@@ -172,20 +189,26 @@ impl TokenWriter {
         Ok(())
     }
 
+    fn empty(&self, centroids: usize) -> TokenFileBuilder {
+        TokenFileBuilder::new(self.info.tier, self.info.stored_dimension(), centroids)
+    }
+
     fn flush_if_full(&mut self) -> Result<()> {
-        if self.builder.shape().bytes >= FULL { self.flush() } else { Ok(()) }
+        if self.builder.bytes() >= FULL { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
-        let Shape { tier, dimension, passages, vectors, bytes } = self.builder.shape();
-        if passages == 0 {
+        if self.builder.passages() == 0 {
             return Ok(());
         }
-        let full = std::mem::replace(&mut self.builder, TokenFileBuilder::new(tier, dimension));
+        let empty = self.empty(self.builder.centroids());
+        let full = std::mem::replace(&mut self.builder, empty);
         let names = (0..).map(|n| format!("tokens-{n:03}-{:08}.tok", self.generation));
         let name = names.into_iter().find(|name| !self.dir.join(name).exists()).unwrap_or_default();
-        full.write(&self.dir.join(&name))?;
-        self.state.files.push(TokenFileEntry { name, passages, vectors, bytes });
+        let Shape { passages, vectors, bytes, centroids, lists, .. } =
+            full.write(&self.dir.join(&name))?;
+        let entry = TokenFileEntry { name, passages, vectors, bytes, centroids, lists };
+        self.state.files.push(entry);
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub struct SearchRequest {
     pub query: String,
     /// The index; the server's first if that is not said.
     pub index: Option<String>,
-    /// `bm25`, `dense` or `hybrid`.
+    /// `bm25`, `dense`, `hybrid`, or by token vectors `colbert`, `hybrid-colbert`.
     pub retriever: Option<String>,
     /// `rrf`, `min-max` or `z-score`.
     pub fusion: Option<String>,

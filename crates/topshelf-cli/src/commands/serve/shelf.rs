@@ -23,7 +23,7 @@ use crate::args::{
 use crate::commands::chosen::{self, Chosen};
 use crate::commands::rerankers::{self, Loaded};
 use crate::commands::spending::Spending;
-use crate::commands::{cache, with_first_stage};
+use crate::commands::{Known, cache, with_first_stage};
 use crate::exit::usage;
 
 /// What a server serves. A reload puts another [`Loads`] in the place of the one that is there;
@@ -270,8 +270,9 @@ impl Loads {
         };
         let has_vectors = index.settings().embedder.is_some();
         let first = chosen.first_stage(&options, retriever, retrieval.depth, has_vectors);
+        let known = Known { embedder: served.embedder(), tokens: served.tokens() };
         let builder = Pipeline::builder().top(top);
-        let mut builder = with_first_stage(builder, &index, &first, served.embedder())
+        let mut builder = with_first_stage(builder, &index, &first, known)
             .map_err(|error| wrong("retriever", error.to_string()))?;
         if let Some(stage) = self.stage(reranking, Some(served))? {
             builder = builder.second_stage(stage);
@@ -357,7 +358,8 @@ fn names_of(described: &Described) -> Vec<String> {
 
 fn retriever(name: &str) -> Result<RetrieverName, ServeError> {
     clap::ValueEnum::from_str(name, false).map_err(|_| {
-        let reason = format!("there is no {name}; there are bm25, dense, hybrid");
+        let reason =
+            format!("there is no {name}; there are bm25, dense, hybrid, colbert, hybrid-colbert");
         wrong("retriever", reason)
     })
 }
