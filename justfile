@@ -3,7 +3,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # Everything that must pass before a change lands.
-check: format lint licences docs test shared-cache neon instruction-counts slow reports
+check: format lint licences docs test shared-cache neon instruction-counts slow reports server
 
 # Formatting of Rust and TOML, spelling.
 format:
@@ -47,6 +47,18 @@ slow:
 # The reports in a real browser, light and dark, wide and narrow; installs chromium.
 reports *options="--if-possible":
     python3 scripts/report_in_browser.py {{options}}
+
+# The server: nonsense and overload, the page in a real browser, existing clients, its own description.
+server *options="--if-possible":
+    cargo build --release -p topshelf-cli
+    python3 scripts/server_robustness.py
+    node scripts/server_in_browser.mjs {{options}}
+    python3 scripts/sdk_clients.py {{options}}
+    python3 scripts/server_openapi.py {{options}}
+
+# The server under load, beside its peers; options go through: `just load clients --quick`.
+load *options:
+    python3 bench/serve/load.py {{options}}
 
 # Formats what `format` checks.
 fix:

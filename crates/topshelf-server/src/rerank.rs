@@ -101,6 +101,11 @@ pub struct Scored {
 }
 
 impl Scored {
+    /// The model's own score if that is wanted, else [`Self::number`].
+    pub(crate) fn as_wanted(&self, raw: bool) -> f32 {
+        self.score.filter(|_| raw).unwrap_or_else(|| self.number())
+    }
+
     /// What a dialect that knows one number gets: the probability where there is one, else the score;
     /// the lowest there is for a document that could not be scored.
     pub fn number(&self) -> f32 {

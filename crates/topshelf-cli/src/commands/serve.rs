@@ -31,6 +31,7 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
     };
     let scheme = if acceptor.is_some() { "https" } else { "http" };
     let served = Arc::new(Served::open(arguments)?);
+    served.warm();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
     let ended = runtime.block_on(async move {

@@ -40,6 +40,8 @@ pub struct CohereRerankV2 {
     /// Tokens of a document that are read, at most.
     #[schema(minimum = 1)]
     pub max_tokens_per_doc: Option<usize>,
+    /// Taken because a proxy sends it; version 2 returns no documents.
+    pub return_documents: Option<bool>,
     /// Taken for compatibility: requests are served by their deadlines.
     #[schema(minimum = 0, maximum = 999)]
     pub priority: Option<u16>,

@@ -4,14 +4,14 @@
 //! | --- | --- |
 //! | `POST /v2/rerank` | Cohere, strict: an unknown field is an error |
 //! | `POST /v1/rerank` | Cohere v1, Jina or Voyage, by the body ([`shared`]) |
-//! | `POST /rerank` | text-embeddings-inference with `texts`; vLLM, Infinity and llama.cpp with `documents` |
+//! | `POST /rerank` | text-embeddings-inference with `texts`; vLLM and llama.cpp with `documents` |
 //! | `POST /embed`, `GET /info` | text-embeddings-inference |
 //! | `POST /score`, `/v1/score` | vLLM |
 //! | `POST /v1/embeddings` | OpenAI |
 //!
 //! A prefix says whose it is where the path does not: `/cohere/v1/rerank`, `/cohere/v2/rerank`,
 //! `/jina/v1/rerank`, `/voyage/v1/rerank`, `/tei/rerank`, `/tei/embed`, `/vllm/rerank`,
-//! `/vllm/v1/rerank`, `/vllm/v1/score`, `/openai/v1/embeddings`.
+//! `/vllm/v1/rerank`, `/vllm/v1/score`, `/infinity/rerank`, `/openai/v1/embeddings`.
 //!
 //! Each file has one vendor's shapes and sentences; the work is [`crate::rerank`]'s.
 
@@ -66,7 +66,7 @@ impl Dialect {
             ("jina", _) => Self::Jina,
             ("voyage", _) => Self::Voyage,
             ("tei" | "embed" | "info", _) | (_, "/rerank") => Self::Tei,
-            ("vllm" | "score", _) | (_, "/v1/score") => Self::Vllm,
+            ("vllm" | "infinity" | "score", _) | (_, "/v1/score") => Self::Vllm,
             ("openai", _) | (_, "/v1/embeddings") => Self::OpenAi,
             _ => Self::Native,
         }
@@ -123,6 +123,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/vllm/rerank", post(vllm::rerank))
         .route("/vllm/v1/rerank", post(vllm::rerank))
         .route("/vllm/v2/rerank", post(vllm::rerank))
+        .route("/infinity/rerank", post(vllm::infinity))
         .route("/score", post(vllm::score))
         .route("/v1/score", post(vllm::score))
         .route("/vllm/score", post(vllm::score))

@@ -133,10 +133,7 @@ pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -
         .map(|scored| TeiRank {
             index: scored.index,
             text: with_texts.then(|| ordered.documents[scored.index].text.clone()),
-            score: match scored.score {
-                Some(score) if raw => score,
-                _ => scored.number(),
-            },
+            score: scored.as_wanted(raw),
         })
         .collect();
     Ok(told(ran(&ordered, ordered.warnings()), Json(ranks)))

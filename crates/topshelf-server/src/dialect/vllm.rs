@@ -1,4 +1,5 @@
-//! vLLM's `/score` and `/rerank`; Infinity and llama.cpp rerank in the same shapes.
+//! vLLM's `/score` and `/rerank`; llama.cpp reranks in the same shapes, and Infinity in nearly the same
+//! (`/infinity/rerank`), where a document is a string.
 //!
 //! Source: the servers' documentation and code (autumn 2026). There a pair that is longer than the model
 //! reads is an error; here the best windows of a long document are read, and a header says what was not.
@@ -37,6 +38,27 @@ pub struct VllmRerank {
     /// Whether scores come as the model gives them, as Infinity has it.
     #[serde(default)]
     pub raw_scores: bool,
+    /// Whether scores are probabilities, as vLLM has it.
+    pub use_activation: Option<bool>,
+}
+
+impl VllmRerank {
+    fn in_words(self, headers: &HeaderMap) -> Result<Asked> {
+        let deadline = app::deadline(headers)?;
+        Ok(Asked {
+            query: self.query.into_text(),
+            documents: self.documents.into_iter().map(Given::from).collect(),
+            reranking: Reranking { rerank: self.model, deadline, ..Reranking::default() },
+            top: self.top_n.filter(|top| *top > 0),
+            count_tokens: true,
+            ..Asked::default()
+        })
+    }
+
+    /// Whether scores come as the model gives them.
+    fn is_raw(&self) -> bool {
+        self.raw_scores || self.use_activation == Some(false)
+    }
 }
 
 /// An answer.
@@ -84,6 +106,35 @@ pub struct VllmDocument {
     pub text: String,
 }
 
+/// An answer as Infinity gives it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InfinityReranked {
+    /// `rerank`.
+    pub object: &'static str,
+    /// Best first.
+    pub results: Vec<InfinityResult>,
+    /// The model that answered.
+    pub model: String,
+    /// What was read.
+    pub usage: VllmUsage,
+    /// Names the answer.
+    pub id: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// A document's place, as Infinity gives it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InfinityResult {
+    /// How relevant it is.
+    pub relevance_score: f32,
+    /// Its place in the request, from 0.
+    pub index: usize,
+    /// Its text, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+}
+
 /// A request for scores: one text with others, or texts pair by pair.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct VllmScore {
@@ -97,6 +148,8 @@ pub struct VllmScore {
     pub text_2: OneOrMany,
     /// Any number: a text that does not fit is cut at the model's window.
     pub truncate_prompt_tokens: Option<i64>,
+    /// Whether scores are probabilities; they are unless it is false.
+    pub use_activation: Option<bool>,
 }
 
 /// Scores.
@@ -171,25 +224,13 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
     let asked: VllmRerank = app::parse(body)?;
     let with_texts = asked.return_documents.unwrap_or(true);
-    let raw = asked.raw_scores;
-    let deadline = app::deadline(headers)?;
-    let asked = Asked {
-        query: asked.query.into_text(),
-        documents: asked.documents.into_iter().map(Given::from).collect(),
-        reranking: Reranking { rerank: asked.model, deadline, ..Reranking::default() },
-        top: asked.top_n.filter(|top| *top > 0),
-        count_tokens: true,
-        ..Asked::default()
-    };
-    let ordered = rerank::run(app, asked).await?;
+    let raw = asked.is_raw();
+    let ordered = rerank::run(app, asked.in_words(headers)?).await?;
     let results = ordered.results.iter().map(|scored| VllmResult {
         index: scored.index,
         document: with_texts
             .then(|| VllmDocument { text: ordered.documents[scored.index].text.clone() }),
-        relevance_score: match scored.score {
-            Some(score) if raw => score,
-            _ => scored.number(),
-        },
+        relevance_score: scored.as_wanted(raw),
     });
     let body = VllmReranked {
         id: format!("rerank-{}", app::random_id()),
@@ -221,6 +262,7 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
     let (head, body) = request.into_parts();
     let deadline = app::deadline(&head.headers)?;
     let asked: VllmScore = app.read(body).await?;
+    let raw = asked.use_activation == Some(false);
     let (left, right) = (asked.text_1.into_vec(), asked.text_2.into_vec());
     if left.len() != 1 && left.len() != right.len() {
         return Err(ServeError::WrongField {
@@ -258,7 +300,7 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
         let ordered = rerank::run(app, asked).await?;
         let mut own = vec![0.0; ordered.documents.len()];
         for scored in &ordered.results {
-            own[scored.index] = scored.number();
+            own[scored.index] = scored.as_wanted(raw);
         }
         scores.extend(own);
         tokens += ordered.tokens;
@@ -276,6 +318,32 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
         usage: VllmUsage { prompt_tokens: tokens, total_tokens: tokens },
     };
     Ok(told(Ran { model, took: start.elapsed(), warnings, ..Ran::default() }, Json(body)))
+}
+
+/// `POST /infinity/rerank`.
+pub(super) async fn infinity(State(app): State<Arc<App>>, request: Request) -> Response {
+    answer(Dialect::Vllm, reranked_as_infinity(&app, request).await)
+}
+
+async fn reranked_as_infinity(app: &Arc<App>, request: Request) -> Result<Response> {
+    let (head, body) = request.into_parts();
+    let asked: VllmRerank = app.read(body).await?;
+    let (with_texts, raw) = (asked.return_documents == Some(true), asked.is_raw());
+    let ordered = rerank::run(app, asked.in_words(&head.headers)?).await?;
+    let results = ordered.results.iter().map(|scored| InfinityResult {
+        relevance_score: scored.as_wanted(raw),
+        index: scored.index,
+        document: with_texts.then(|| ordered.documents[scored.index].text.clone()),
+    });
+    let body = InfinityReranked {
+        object: "rerank",
+        results: results.collect(),
+        model: ordered.model.name.clone(),
+        usage: VllmUsage { prompt_tokens: ordered.tokens, total_tokens: ordered.tokens },
+        id: format!("infinity-{}", app::random_id()),
+        created: now(),
+    };
+    Ok(told(ran(&ordered, ordered.warnings()), Json(body)))
 }
 
 fn now() -> u64 {

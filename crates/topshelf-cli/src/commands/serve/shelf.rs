@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use anyhow::Result;
 use topshelf::tune::setup::Reranking as Described;
 use topshelf::{
-    Embedder, Pipeline, Profile, QueueStats, Reranker, ScoreCache, SecondStage, Store,
-    WindowOptions,
+    Embedder, Passage, Pipeline, Profile, Query, QueueStats, Reranker, ScoreCache, SecondStage,
+    Store, WindowOptions,
 };
 use topshelf_server::{
     AddedDocuments, Document, IndexCard, ModelCard, ModelRole, QueueFigures, RemovedDocuments,
@@ -53,6 +53,8 @@ struct ServedReranker {
     card: ModelCard,
     /// The name by which it was loaded.
     given: String,
+    /// As it was loaded.
+    model: Arc<dyn Reranker>,
     /// Behind windows and cache.
     ready: Arc<dyn Reranker>,
     /// What waits for it, if it runs here.
@@ -75,6 +77,22 @@ impl Served {
 
     fn loads(&self) -> Arc<Loads> {
         Arc::clone(&self.loads.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Scores a few pairs with each reranker that runs here, so that the first request takes no longer
+    /// than the others.
+    pub(super) fn warm(&self) {
+        let passages: Vec<Arc<Passage>> = (0..4)
+            .map(|n| {
+                Arc::new(Passage::standalone(n.to_string(), "", "a text to begin with ".repeat(12)))
+            })
+            .collect();
+        let Ok(query) = Query::new("a query to begin with") else { return };
+        let loads = self.loads();
+        for own in loads.rerankers.iter().filter(|own| own.queue.is_some()) {
+            // One that cannot is told by the first request.
+            let _ = pollster::block_on(own.model.score(&query, &passages));
+        }
     }
 
     /// A line for each thing that is served.
@@ -102,8 +120,8 @@ impl Loads {
             let loaded = rerankers::open(&name, None, &spending)?;
             let ready = loaded.behind(Some(WindowOptions::default()), cache)?;
             let card = reranker_card(&name, &loaded, &arguments.alias)?;
-            let queue = loaded.queue;
-            rerankers.push(ServedReranker { card, given: name, ready, queue });
+            let Loaded { model, queue, .. } = loaded;
+            rerankers.push(ServedReranker { card, given: name, model, ready, queue });
         }
         let embedders = embedders(arguments, &indexes)?;
         let (arguments, stages) = (Arc::clone(arguments), Mutex::default());
