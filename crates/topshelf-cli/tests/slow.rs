@@ -3,12 +3,15 @@
 //!
 //! `just slow` runs it. The expected figures are in `data/effectiveness.json`, as measured, beside
 //! the bounds that they must keep. The collections are in `../shared/data`; where
-//! that folder is not, the test says so and has nothing to hold the figures against.
+//! that folder is not, the test says so and has nothing to hold the figures against. A part that would
+//! take minutes on a slow processor is told as not run (`slow/pace.rs`).
 
 #[path = "slow/late_interaction.rs"]
 mod late_interaction;
 #[path = "slow/llm.rs"]
 mod llm;
+#[path = "slow/pace.rs"]
+mod pace;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -73,6 +76,9 @@ fn effectiveness() {
     let mut wrong = Vec::new();
     for experiment in expected["experiments"].as_array().expect("experiments") {
         let name = experiment["name"].as_str().expect("a name");
+        if !pace::affords(name, experiment["tokens"].as_u64().expect("how much it reads")) {
+            continue;
+        }
         let index = scratch.path().join(experiment["index"].as_str().unwrap_or("none"));
         let index = index.to_str().expect("UTF-8");
         let mut arguments: Vec<&str> = Vec::new();
@@ -100,6 +106,9 @@ fn effectiveness() {
 
 #[test]
 fn demo() {
+    if !pace::affords("the demo", 2_900_000) {
+        return;
+    }
     pull_default_models();
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let index = scratch.path().join("demo.index");
@@ -169,6 +178,9 @@ fn tuned_on_one_half_it_holds_on_the_other() {
         println!("../shared/data is not here: nothing to tune on");
         return;
     }
+    if !pace::affords("tune on claude-codebase-chunks", 1_600_000) {
+        return;
+    }
     pull_default_models();
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| scratch.path().join(name).to_str().expect("UTF-8").to_owned();
@@ -222,7 +234,10 @@ fn tuned_on_one_half_it_holds_on_the_other() {
 
 #[test]
 fn scores_that_are_kept_cost_a_hundredth_at_most() {
-    let found = candidates("claude-codebase-chunks", "bm25-anserini-top100.trec", 100);
+    // A hundred queries where that is done in a minute; the ratio is that of any number.
+    let queries =
+        if pace::affords("scores that are kept, 100 queries", 2_100_000) { 100 } else { 12 };
+    let found = candidates("claude-codebase-chunks", "bm25-anserini-top100.trec", queries);
     let Some(candidates) = found else { return };
     pull_default_models();
     let dir = tempfile::tempdir().expect("a temporary folder");

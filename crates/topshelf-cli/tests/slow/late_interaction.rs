@@ -166,6 +166,9 @@ fn median(times: &[Duration]) -> f64 {
 #[test]
 fn stored_vectors_keep_the_order_and_take_no_time() {
     let Some(collection) = collection() else { return };
+    if !super::pace::affords("late interaction on msmarco-dl19", 750_000) {
+        return;
+    }
     run(&["models", "pull", "minilm-l12", "colbert"]);
     let model = LateInteraction::load("colbert").expect("a model");
     let model = Arc::new(Remembered { model, known: Mutex::default() });

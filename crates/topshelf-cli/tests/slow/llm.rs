@@ -62,6 +62,11 @@ fn an_llm_in_this_process_beats_the_first_stage() {
         println!("there is no {}: the LLM's figures are not checked", data.display());
         return;
     }
+    // About 2,000 tokens for each query and strategy.
+    let tokens = 3 * QUERIES as u64 * 2000 * super::pace::OF_LANGUAGE_MODEL;
+    if !super::pace::affords("a language model of 1.5 billion weights", tokens) {
+        return;
+    }
     run(&["models", "pull", "qwen2.5-coder-1.5b"]);
     let scratch = tempfile::tempdir().expect("a folder");
     some_of(&data, scratch.path());
