@@ -1,6 +1,6 @@
 //! The slow group: the native engine on real f32 weights against Hugging Face transformers.
 //!
-//!     cargo test --release -p topshelf-models --features slow-tests --test slow -- --nocapture
+//!     cargo test --release -p topshelf-models --test slow -- --nocapture
 //!
 //! all-MiniLM-L6-v2 is pulled as any model of the catalogue is, from an entry of the tests' own,
 //! into a store in the target folder. `tests/data/families/all-MiniLM-L6-v2.golden.json` is made
