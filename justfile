@@ -45,7 +45,7 @@ slow:
 
 # The reports in a real browser, light and dark, wide and narrow; installs chromium.
 reports *options="--if-possible":
-    python3 scripts/report_in_browser.py {{options}}
+    python3 scripts/report_in_browser.py --binary target/debug/topshelf {{options}}
 
 # The server: nonsense and overload, the page in a real browser, existing clients, its own description.
 server *options="--if-possible":

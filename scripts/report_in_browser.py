@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The reports of `eval` and `tune` in a real browser, headless Chromium.
 
-    scripts/report_in_browser.py [--if-possible] [--keep FOLDER]
+    scripts/report_in_browser.py [--if-possible] [--binary FILE] [--keep FOLDER]
 
 A small collection is made, measured and tuned on; both pages are opened without a network, in light and in
 dark, wide and as narrow as a phone. Each has to render all of its charts, stay within the width of the
@@ -63,11 +63,9 @@ def collection(folder):
         folder.joinpath(name).write_text("\n".join(lines) + "\n")
 
 
-def topshelf(folder, *arguments):
-    command = ["cargo", "run", "--release", "--quiet", "-p", "topshelf-cli", "--"]
-    manifest = ["--manifest-path", str(ROOT / "Cargo.toml")]
+def topshelf(binary, folder, *arguments):
     subprocess.run(
-        [*command[:2], *manifest, *command[2:], *arguments],
+        [binary, *arguments],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -157,8 +155,13 @@ def check(browser, page, charts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--if-possible", action="store_true")
+    parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/topshelf")
     parser.add_argument("--keep", type=pathlib.Path)
     options = parser.parse_args()
+    binary = options.binary.resolve()
+    if not binary.exists():
+        print(f"{binary} is not built: cargo build --release -p topshelf-cli", file=sys.stderr)
+        return 1
     browser = chromium()
     if not browser:
         print("#### REPORTS NOT OPENED: no chromium, and it can't be installed", file=sys.stderr)
@@ -170,10 +173,10 @@ def main():
         data = ["--data", "data", "--index", "index", "--depth", "12"]
         systems = "bm25,hybrid,hybrid+rerank,hybrid+rerank+gate,hybrid+rerank@20ms,hybrid+rerank@1s"
         gate = ["--gate", "margin:dense:2>=0.02", "--force", "--systems", systems]
-        topshelf(folder, "models", "pull")
-        topshelf(folder, "eval", *data, *gate, "--no-profile", "--report", "eval.html")
+        topshelf(binary, folder, "models", "pull")
+        topshelf(binary, folder, "eval", *data, *gate, "--no-profile", "--report", "eval.html")
         # Nothing may be lost, so that something is reranked and every chart has something to show.
-        topshelf(folder, "tune", *data, "--budget", "0%", "--report", "tune.html")
+        topshelf(binary, folder, "tune", *data, "--budget", "0%", "--report", "tune.html")
         failed = 0
         # Quality against time and deadline; for each of four systems recall, gains and calibration, and
         # the gate's curve. Then the front and depths, the blend, calibration, gains.
