@@ -999,7 +999,7 @@ def check_reload(server, tally):
 def check_shutdown(binary, folder, tally):
     """The first signal brings to its end what is under way; the second ends it."""
     with Server(binary, folder, "--max-wait", "60s") as server:
-        body, count = many(24), 4
+        body, count = many(8), 4
         idle = [server.connect() for _ in range(20)]
         threads, results = in_background(lambda: ask(server, "POST", "/v2/rerank", body, timeout=60), count)
         if not tally.check("requests are under way", under_way(server, count), "they are not"):

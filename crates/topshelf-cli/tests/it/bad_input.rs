@@ -219,12 +219,12 @@ fn an_index_of_another_format_is_refused_and_left() {
     let mut value: Value = serde_json::from_str(&fs::read_to_string(&meta).unwrap()).unwrap();
     let payload = value["payload"].as_str().expect("the state is there");
     let mut state: Value = serde_json::from_str(payload).unwrap();
-    assert_eq!(state["format"], 2);
+    assert_eq!(state["format"], 3);
     state["format"] = 0.into();
     value["payload"] = state.to_string().into();
     let old = value.to_string();
     fs::write(&meta, &old).unwrap();
-    let says = ["has format 0", "reads format 2", "build it anew in another folder"];
+    let says = ["has format 0", "reads format 3", "build it anew in another folder"];
     assert_all_refused(
         dir,
         &[
