@@ -158,7 +158,6 @@ fn a_round_trip_by_our_own_clients() {
         ("jina", "/jina/v1/rerank#local"),
         ("voyage", "/voyage/v1/rerank#local"),
         ("tei", "/rerank"),
-        ("llamacpp", "/rerank"),
     ] {
         let rerank = format!("{name}+{}", server.url(path));
         let got = expected_with_keys(dir.path(), &rerank);
@@ -374,7 +373,7 @@ fn many_clients_at_once_get_the_bits_that_each_gets_alone() {
 fn a_signal_lets_what_is_under_way_end_and_a_reload_disturbs_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path(), &[]);
-    let mut under_way = server.send("POST", "/v2/rerank", "", &large(150));
+    let mut under_way = server.send("POST", "/v2/rerank", "", &large(16));
     std::thread::sleep(Duration::from_millis(300));
     server.signal("-HUP");
     std::thread::sleep(Duration::from_millis(100));

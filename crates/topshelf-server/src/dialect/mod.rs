@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `POST /v2/rerank` | Cohere, strict: an unknown field is an error |
 //! | `POST /v1/rerank` | Cohere v1, Jina or Voyage, by the body ([`shared`]) |
-//! | `POST /rerank` | text-embeddings-inference with `texts`; vLLM and llama.cpp with `documents` |
+//! | `POST /rerank` | text-embeddings-inference with `texts`; vLLM with `documents` |
 //! | `POST /embed`, `GET /info` | text-embeddings-inference |
 //! | `POST /score`, `/v1/score` | vLLM |
 //! | `POST /v1/embeddings` | OpenAI |
@@ -51,7 +51,7 @@ pub enum Dialect {
     Voyage,
     /// text-embeddings-inference.
     Tei,
-    /// vLLM, and Infinity and llama.cpp, which write the same.
+    /// vLLM, and Infinity, which writes the same errors.
     Vllm,
     /// OpenAI.
     OpenAi,

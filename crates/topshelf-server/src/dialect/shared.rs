@@ -9,7 +9,7 @@
 //! | `max_doc_length`, `return_embeddings` or `truncation`; a model that begins with `jina-` | Jina's |
 //! | anything else | Cohere's, whose answer then also has the fields of Jina's |
 //!
-//! **`/rerank`**: with `texts` it is text-embeddings-inference's, with `documents` vLLM's or llama.cpp's.
+//! **`/rerank`**: with `texts` it is text-embeddings-inference's, with `documents` vLLM's.
 //! Infinity's differs from theirs in the answer only, so its clients need its prefix.
 //!
 //! A prefix says it instead: `/jina/v1/rerank`.

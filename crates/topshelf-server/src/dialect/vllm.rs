@@ -1,5 +1,6 @@
-//! vLLM's `/score` and `/rerank`; llama.cpp reranks in the same shapes, and Infinity in nearly the same
-//! (`/infinity/rerank`), where a document is a string.
+//! vLLM's `/score` and `/rerank`, and Infinity's rerank (`/infinity/rerank`), which is nearly the same, but
+//! for a document that is a string. llama.cpp, too, answers in these shapes, with the model's own scores:
+//! its clients say `raw_scores`, or make a probability of one.
 //!
 //! Source: the servers' documentation and code (autumn 2026). There a pair that is longer than the model
 //! reads is an error; here the best windows of a long document are read, and a header says what was not.
