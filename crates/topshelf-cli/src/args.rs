@@ -632,6 +632,7 @@ Examples:
 
 Clients of Cohere, Jina, Voyage, text-embeddings-inference, vLLM and OpenAI's embeddings work against it
 when their base URL is set to it; docs/server.md has the routes. Ctrl-C lets requests under way end.")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct ServeArguments {
     /// The address to listen on; one that other machines reach needs --insecure.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]

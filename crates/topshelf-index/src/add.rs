@@ -183,8 +183,15 @@ pub fn add(
             }
         }
     }
-    let from = |reader: &Reader<'_>| reader.read_all(sources);
-    write_and_commit(writer, &known, models, options, (from, report, on_event), start)
+    let read = |reader: &Reader<'_>| reader.read_all(sources);
+    write_and_commit(writer, &known, models, options, read, Told { report, on_event, start })
+}
+
+/// What is known of an addition before it is read, and who hears of the rest.
+struct Told<'a> {
+    report: AddReport,
+    on_event: &'a mut dyn FnMut(AddEvent<'_>),
+    start: Instant,
 }
 
 /// Writes what a thread reads beside this one, and commits it.
@@ -193,13 +200,10 @@ fn write_and_commit(
     known: &FileTable,
     models: Models<'_>,
     options: &AddOptions,
-    (read, mut report, on_event): (
-        impl FnOnce(&Reader<'_>) + Send,
-        AddReport,
-        &mut dyn FnMut(AddEvent<'_>),
-    ),
-    start: Instant,
+    read: impl FnOnce(&Reader<'_>) + Send,
+    told: Told<'_>,
 ) -> Result<AddReport> {
+    let Told { mut report, on_event, start } = told;
     let count = |text: &str| match models.embedder {
         Some(embedder) => embedder.count_tokens(text),
         None => topshelf_core::context::estimate_tokens(text),

@@ -23,7 +23,7 @@ const LATEST: f64 = 0.2;
 const MEASURED: Duration = Duration::from_millis(100);
 
 /// The longest time after which a client is told to come again.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// Counts the work that is in.
 #[derive(Debug)]

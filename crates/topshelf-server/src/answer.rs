@@ -472,6 +472,7 @@ impl SearchHit {
     }
 
     /// With what is known of its tokens.
+    #[must_use]
     pub fn with_matches(mut self, matches: &[topshelf_core::TokenMatch]) -> Self {
         let answer = |found: &topshelf_core::TokenMatch| TokenAnswer {
             query: found.query.clone(),

@@ -151,7 +151,7 @@ impl Bucket {
             return Ok(());
         }
         let seconds = (1.0 - self.left) / per_second;
-        Err(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(60)))
+        Err(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_mins(1)))
     }
 }
 
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(bucket.take(start), Err(Duration::from_secs(30)));
         assert!(bucket.take(start + Duration::from_secs(31)).is_ok());
         assert!(bucket.take(start + Duration::from_secs(31)).is_err());
-        let later = start + Duration::from_secs(3600);
+        let later = start + Duration::from_hours(1);
         assert!(bucket.take(later).is_ok() && bucket.take(later).is_ok());
         assert!(bucket.take(later).is_err());
     }

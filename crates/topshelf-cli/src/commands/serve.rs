@@ -26,7 +26,9 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
     log(arguments.log);
     let options = options(&arguments)?;
     let acceptor = match (&arguments.tls_cert, &arguments.tls_key) {
-        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key).map_err(told)?),
+        (Some(certificate), Some(key)) => {
+            Some(tls::acceptor(certificate, key).map_err(|error| told(&error))?)
+        }
         _ => None,
     };
     let scheme = if acceptor.is_some() { "https" } else { "http" };
@@ -42,7 +44,7 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
         for line in served.describe() {
             eprintln!("{line}");
         }
-        let app = App::new(served, options).map_err(told)?;
+        let app = App::new(served, options).map_err(|error| told(&error))?;
         reload_on_signal(&app);
         // Standard output gets the address alone, so that a program that starts the server can read it.
         super::print(&format!("{scheme}://{bound}"))?;
@@ -73,7 +75,7 @@ fn options(arguments: &ServeArguments) -> Result<ServeOptions> {
 }
 
 /// What the server says before it serves is in what it was given.
-fn told(error: ServeError) -> anyhow::Error {
+fn told(error: &ServeError) -> anyhow::Error {
     usage(error.to_string())
 }
 
@@ -84,7 +86,7 @@ fn log(form: LogForm) {
         LogForm::None => lines.with_max_level(tracing::Level::WARN).init(),
         LogForm::Text => lines.with_max_level(tracing::Level::INFO).init(),
         LogForm::Json => {
-            lines.with_max_level(tracing::Level::INFO).json().flatten_event(true).init()
+            lines.with_max_level(tracing::Level::INFO).json().flatten_event(true).init();
         }
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use topshelf_core::Metadata;
 
 use super::reader::hex;
-use super::{AddOptions, AddReport, Models, Reader, write_and_commit};
+use super::{AddOptions, AddReport, Models, Reader, Told, write_and_commit};
 use crate::error::Result;
 use crate::ingest::{Document, prose};
 use crate::state::Totals;
@@ -73,8 +73,8 @@ pub fn add_documents(
     let known = writer.files().clone();
     let take = |reader: &Reader<'_>| reader.take_all(documents);
     let mut silent = |_: super::AddEvent<'_>| {};
-    let what = (take, AddReport::default(), &mut silent as _);
-    write_and_commit(writer, &known, models, options, what, start)
+    let told = Told { report: AddReport::default(), on_event: &mut silent, start };
+    write_and_commit(writer, &known, models, options, take, told)
 }
 
 /// Removes documents that [`add_documents`] added, and commits if there were any. Answers the ids that

@@ -126,7 +126,9 @@ fn orthonormalise(rows: &mut [f64], inputs: usize) {
         }
         let left = product(own, own).sqrt();
         let factor = if left > 1e-9 * length { 1.0 / left } else { 0.0 };
-        own.iter_mut().for_each(|x| *x *= factor);
+        for x in own.iter_mut() {
+            *x *= factor;
+        }
     }
 }
 
@@ -151,7 +153,9 @@ mod tests {
                 let share = next();
                 vector.iter_mut().zip(axis).for_each(|(x, a)| *x += share * a);
             }
-            vector.iter_mut().for_each(|x| *x += 0.001 * next());
+            for x in &mut vector {
+                *x += 0.001 * next();
+            }
             l2_normalise(&mut vector);
             vectors.extend(vector);
         }

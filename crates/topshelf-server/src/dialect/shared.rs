@@ -14,20 +14,48 @@
 //!
 //! A prefix says it instead: `/jina/v1/rerank`.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::{Dialect, cohere, jina, tei, vllm, voyage};
 use crate::app::{self, App, answer};
 use crate::error::Result;
 
 /// The names of a body's fields.
-struct Fields(HashMap<String, IgnoredAny>);
+struct Fields(HashSet<String>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(body: D) -> std::result::Result<Self, D::Error> {
+        struct Names;
+
+        impl<'de> Visitor<'de> for Names {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(
+                self,
+                mut map: M,
+            ) -> std::result::Result<Fields, M::Error> {
+                let mut names = HashSet::new();
+                while let Some((name, IgnoredAny)) = map.next_entry()? {
+                    names.insert(name);
+                }
+                Ok(Fields(names))
+            }
+        }
+
+        body.deserialize_map(Names)
+    }
+}
 
 /// Just the model.
 #[derive(Deserialize)]
@@ -37,11 +65,11 @@ struct Model {
 
 impl Fields {
     fn of(body: &[u8]) -> Result<Self> {
-        app::parse(body).map(Self)
+        app::parse(body)
     }
 
     fn has(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.0.contains_key(*name))
+        names.iter().any(|name| self.0.contains(*name))
     }
 }
 

@@ -358,7 +358,6 @@ pub(super) fn error(error: &ServeError) -> Response {
         other => other,
     };
     let kind = match status {
-        400 => "BadRequestError",
         401 => "AuthenticationError",
         404 => "NotFoundError",
         429 => "RateLimitError",

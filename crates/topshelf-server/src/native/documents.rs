@@ -105,7 +105,7 @@ pub(crate) async fn indexes(State(app): State<Arc<App>>) -> Response {
     )
 )]
 pub(crate) async fn reload(State(app): State<Arc<App>>) -> Response {
-    let reloaded = blocking(&app, |app| app.reload()).await;
+    let reloaded = blocking(&app, App::reload).await;
     let listed =
         reloaded.map(|()| Json(IndexList { indexes: app.shelf.indexes() }).into_response());
     answer(Dialect::Native, listed)
