@@ -683,7 +683,7 @@ pub(crate) struct ServeArguments {
     /// The certificate's private key, in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Let web pages of this origin ask, such as https://app.example.com; `*` for all.
+    /// Let web pages of this origin ask, such as `https://app.example.com`; `*` for all.
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors: Vec<String>,
     /// A second reranker that scores a share of the requests without touching answers; /metrics tells how
