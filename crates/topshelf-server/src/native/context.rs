@@ -67,10 +67,14 @@ impl PromptOptions {
     ///
     /// # Errors
     ///
-    /// [`ServeError::WrongField`] for a coefficient below 0.
+    /// [`ServeError::WrongField`] for a budget of 0 and a coefficient below 0.
     pub(crate) fn checked(self) -> Result<ContextOptions> {
         let usual = ContextOptions::default();
         let near_duplicate = self.near_duplicate.unwrap_or(usual.near_duplicate);
+        if self.budget == Some(0) {
+            let reason = "give 1 token or more".to_owned();
+            return Err(ServeError::WrongField { field: "budget".to_owned(), reason });
+        }
         if near_duplicate < 0.0 {
             let reason = format!("{near_duplicate} is not a number of 0 or more");
             return Err(ServeError::WrongField { field: "near_duplicate".to_owned(), reason });
