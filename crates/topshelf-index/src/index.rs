@@ -4,13 +4,17 @@
 //! milliseconds whatever the size. Later commits do not show in an open index; open it again.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
+use tantivy::directory::error::OpenReadError;
 use tantivy::index::SegmentComponent;
 use tantivy::schema::{Field, IndexRecordOption};
-use tantivy::{DocAddress, DocSet, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, Term};
+use tantivy::{
+    DocAddress, DocSet, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, TantivyError, Term,
+};
 use topshelf_core::{Embedder, Filter, Passage, Reranker, TokenEmbedder};
 use topshelf_kernels::mapped::MappedFile;
 
@@ -20,6 +24,7 @@ use crate::error::{IndexError, Result};
 use crate::files::{FileEntry, FileTable};
 use crate::graph::Graph;
 use crate::mask::Mask;
+use crate::reading;
 use crate::state::{Fields, Settings, State, TEXT_DIR, Totals};
 use crate::tokens::codebook::{Codebook, Fit};
 use crate::tokens::file::{Shape, TokenFile};
@@ -99,6 +104,16 @@ impl TokenStats {
     }
 }
 
+/// Why tantivy cannot read the files that its `meta.json` names: a writer may have removed one since.
+fn gone_or_damaged(dir: &Path, error: TantivyError) -> IndexError {
+    match error {
+        TantivyError::OpenReadError(OpenReadError::FileDoesNotExist(name)) => {
+            IndexError::io("cannot open", dir.join(TEXT_DIR).join(name))(ErrorKind::NotFound.into())
+        }
+        error => IndexError::opening(dir)(error),
+    }
+}
+
 impl Index {
     /// Opens the index in `dir` as of its last commit.
     ///
@@ -115,13 +130,13 @@ impl Index {
         loop {
             match Self::open_once(dir) {
                 Err(IndexError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound && tries < TRIES =>
+                    if source.kind() == ErrorKind::NotFound && tries < TRIES =>
                 {
                     tries += 1;
                     std::thread::sleep(std::time::Duration::from_millis(20));
                 }
                 Err(IndexError::Io { path, source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
+                    if source.kind() == ErrorKind::NotFound =>
                 {
                     return Err(IndexError::Damaged { path, reason: "it is missing".to_owned() });
                 }
@@ -132,8 +147,7 @@ impl Index {
 
     fn open_once(dir: &Path) -> Result<Self> {
         State::check_folder(dir)?;
-        let opening = || IndexError::opening(dir);
-        let text = tantivy::Index::open_in_dir(dir.join(TEXT_DIR)).map_err(opening())?;
+        let text = reading::open(dir)?;
         let reader =
             text.reader_builder().reload_policy(ReloadPolicy::Manual).num_warming_threads(0);
         let mut state = State::of(dir, &text)?;
@@ -145,7 +159,8 @@ impl Index {
             let reason = "its fields are not those of an index".to_owned();
             return Err(IndexError::Damaged { path, reason });
         }
-        let reader: tantivy::IndexReader = reader.try_into().map_err(opening())?;
+        let reader: tantivy::IndexReader =
+            reader.try_into().map_err(|error| gone_or_damaged(dir, error))?;
         let searcher = reader.searcher();
         if State::of(dir, &text)?.generation != state.generation {
             // A commit came in between: the searcher may be of the later one.

@@ -28,6 +28,7 @@ pub mod graph;
 mod index;
 pub mod ingest;
 mod mask;
+mod reading;
 pub mod state;
 pub mod tokens;
 mod vectors;
