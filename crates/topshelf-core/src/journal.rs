@@ -7,11 +7,14 @@
 //! between the asker and the service, and may be carried to another thread.
 //!
 //! A journal belongs to one call: calls for other queries at the same time have their own. Models that
-//! cost nothing to ask need not write in it.
+//! cost nothing to ask need not write of that in it, but how long a call stood in line before its model
+//! began with it is told there too; that is passed on to the journal around it ([`Journal::nested`]), so
+//! that a server knows it of a whole request.
 
 use std::cell::RefCell;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::language_model::Usage;
 
@@ -43,6 +46,9 @@ pub struct Journal(Arc<Mutex<Entries>>);
 struct Entries {
     spent: Usage,
     last_words: Option<String>,
+    waited: Duration,
+    /// The journal of the call that this one is part of.
+    around: Option<Journal>,
 }
 
 /// Opens a journal on this thread, and puts the one before back.
@@ -61,6 +67,12 @@ impl Drop for Opened {
 }
 
 impl Journal {
+    /// An empty one for a part of the call which is being worked on.
+    pub fn nested() -> Self {
+        let entries = Entries { around: Self::current(), ..Entries::default() };
+        Self(Arc::new(Mutex::new(entries)))
+    }
+
     /// That of the call which is being worked on, if anybody keeps one.
     pub fn current() -> Option<Self> {
         OPEN.with(|open| open.borrow().clone())
@@ -89,6 +101,23 @@ impl Journal {
     /// Forgets these words, if they were the last: they are no longer so.
     pub fn take_back(&self, words: &str) {
         self.lock().last_words.take_if(|last| last == words);
+    }
+
+    /// Adds time in which the call stood in line, here and in the journals around this one.
+    pub fn wait(&self, time: Duration) {
+        let around = {
+            let mut own = self.lock();
+            own.waited += time;
+            own.around.clone()
+        };
+        if let Some(around) = around {
+            around.wait(time);
+        }
+    }
+
+    /// How long it has stood in line so far.
+    pub fn waited(&self) -> Duration {
+        self.lock().waited
     }
 
     /// What was spent so far.
@@ -147,6 +176,18 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         while future.as_mut().poll(&mut context).is_pending() {}
         assert_eq!((outer.spent().calls, inner.spent().calls), (10, 1));
+    }
+
+    #[test]
+    fn what_a_part_waited_the_whole_has_waited() {
+        let outer = Journal::default();
+        let inner = pollster::block_on(outer.within(async { Journal::nested() }));
+        inner.wait(Duration::from_millis(2));
+        inner.spend(Usage { calls: 1, ..Usage::default() });
+        outer.wait(Duration::from_millis(3));
+        assert_eq!(inner.waited(), Duration::from_millis(2));
+        assert_eq!((outer.waited(), outer.spent().calls), (Duration::from_millis(5), 0));
+        assert!(Journal::nested().lock().around.is_none());
     }
 
     #[test]

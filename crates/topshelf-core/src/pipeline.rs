@@ -6,6 +6,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::Instrument as _;
+use tracing::field::Empty;
+
 use crate::error::{Error, Result};
 use crate::fuse::Fusion;
 use crate::passage::Query;
@@ -133,9 +136,12 @@ impl Pipeline {
         let mut reports = Vec::with_capacity(self.retrievers.len());
         for retriever in &self.retrievers {
             let start = Instant::now();
-            let ranking = retriever.retrieve(query, self.depth).await?;
+            let (name, depth) = (retriever.name(), self.depth);
+            let span = tracing::debug_span!("retrieve", retriever = name, depth, found = Empty);
+            let ranking = retriever.retrieve(query, depth).instrument(span.clone()).await?;
+            span.record("found", ranking.len());
             reports.push(RetrieverReport {
-                name: retriever.name().to_owned(),
+                name: name.to_owned(),
                 found: ranking.len(),
                 milliseconds: milliseconds_since(start),
             });

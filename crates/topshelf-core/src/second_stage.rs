@@ -17,6 +17,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Instrument as _;
+use tracing::field::Empty;
+
 use crate::blend::Blend;
 use crate::calibrate::Calibration;
 use crate::early_stop::EarlyStop;
@@ -343,9 +346,21 @@ impl Step {
             // One that hangs leaves half of the time to those that stand in for it.
             let half = |until: Instant| start + until.saturating_duration_since(start) / 2;
             let until = until.map(|until| if last { until } else { half(until) });
-            let journal = Journal::default();
-            let scored = journal.within(self.ask(asked, query, &ranking, (top, until))).await;
+            let journal = Journal::nested();
+            let span = tracing::debug_span!(
+                "rerank",
+                stage,
+                model = asked.reranker.identity().name,
+                candidates = self.keep.min(ranking.len()),
+                pairs = Empty,
+                cached = Empty,
+                unscored = Empty,
+                failed = Empty,
+            );
+            let asking = self.ask(asked, query, &ranking, (top, until));
+            let scored = journal.within(asking.instrument(span.clone())).await;
             let mut fail = |reason: String, usage: Usage| {
+                span.record("failed", &reason);
                 let model = asked.reranker.identity().name.clone();
                 let milliseconds = start.elapsed().as_secs_f64() * 1e3;
                 failures.push(RerankFailure { model, reason, usage, milliseconds });
@@ -365,6 +380,9 @@ impl Step {
                     let scale = asked.reranker.scale();
                     let (ranking, mut report) = self.order(asked, stage, ranking, scored, start)?;
                     report.usage = report.usage.at_least(journal.spent());
+                    span.record("pairs", report.pairs);
+                    span.record("cached", report.cached);
+                    span.record("unscored", report.unscored);
                     return Ok(Outcome::Reranked(ranking, Box::new(report), scale));
                 }
                 Err(failed) if failed.is_of_reranker() => {

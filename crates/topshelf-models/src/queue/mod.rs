@@ -181,7 +181,7 @@ impl Queue {
         piecework: P,
         deadline: Option<Instant>,
     ) -> Result<P::Answer> {
-        let account = Account::open(&self.shared.stats, piecework.guess());
+        let account = Account::open(&self.shared.stats, &self.name, piecework.guess());
         let (due, place) = self.place(&account, deadline);
         let place = match place {
             Ok(place) => place,

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use topshelf_core::Journal;
+use tracing::Span;
+use tracing::field::Empty;
+
 /// Upper bounds of [`QueueCounts::waits`] in milliseconds; the last bucket has none.
 pub const WAIT_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
@@ -119,9 +123,12 @@ impl Pace {
     }
 }
 
-/// One request in the counters; dropping it takes it out.
+/// One request in the counters, and in the trace and the journal of whoever asked; dropping it takes it
+/// out.
 pub(super) struct Account {
     stats: Arc<QueueStats>,
+    journal: Option<Journal>,
+    span: Span,
     arrived: Instant,
     /// Still to be computed.
     tokens: usize,
@@ -130,12 +137,19 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// A request that arrives now, with a guess of its tokens.
-    pub(super) fn open(stats: &Arc<QueueStats>, tokens: usize) -> Self {
+    /// A request to this model that arrives now, with a guess of its tokens.
+    pub(super) fn open(stats: &Arc<QueueStats>, model: &str, tokens: usize) -> Self {
         stats.waiting.fetch_add(1, Ordering::Relaxed);
         stats.tokens_ahead.fetch_add(tokens, Ordering::Relaxed);
-        let (stats, arrived) = (Arc::clone(stats), Instant::now());
-        Self { stats, arrived, tokens, has_begun: false, is_answered: false }
+        Self {
+            stats: Arc::clone(stats),
+            journal: Journal::current(),
+            span: tracing::debug_span!("encode", model, tokens = Empty, waited_ms = Empty),
+            arrived: Instant::now(),
+            tokens,
+            has_begun: false,
+            is_answered: false,
+        }
     }
 
     pub(super) fn arrived(&self) -> Instant {
@@ -162,6 +176,11 @@ impl Account {
         self.stats.waiting.fetch_sub(1, Ordering::Relaxed);
         self.stats.under_way.fetch_add(1, Ordering::Relaxed);
         let waited = self.arrived.elapsed();
+        self.span.record("tokens", self.tokens);
+        self.span.record("waited_ms", waited.as_secs_f64() * 1e3);
+        if let Some(journal) = &self.journal {
+            journal.wait(waited);
+        }
         let bound = |&bound: &u64| waited > Duration::from_millis(bound);
         let bucket = WAIT_BOUNDS_MS.iter().take_while(|&at| bound(at)).count();
         self.stats.waits[bucket].fetch_add(1, Ordering::Relaxed);
@@ -196,8 +215,8 @@ mod tests {
     #[test]
     fn a_request_is_counted_until_it_ends() {
         let stats = Arc::default();
-        let mut first = Account::open(&stats, 100);
-        let second = Account::open(&stats, 7);
+        let mut first = Account::open(&stats, "m", 100);
+        let second = Account::open(&stats, "m", 7);
         assert_eq!((stats.counts().waiting, stats.counts().tokens_ahead), (2, 107));
         first.is_of(90);
         first.begin();
