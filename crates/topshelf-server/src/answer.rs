@@ -35,7 +35,8 @@ pub struct SearchHit {
     pub metadata: Metadata,
     /// The score by which it stands here.
     pub score: f32,
-    /// What the score means: `bm25`, `cosine`, `rank`, `normalised`, `logit`.
+    /// What the score means: `bm25`, `cosine`, `rank`, `normalised`, `logit`. Not the same for all results
+    /// where a reranker did not read all of them.
     pub scale: String,
     /// The probability that it is relevant, from the calibrated rerank score; absent where no
     /// reranker read the passage.
@@ -442,6 +443,8 @@ impl SearchHit {
     /// A hit at a place; `scale` is that of the ranking it stands in.
     pub fn new(rank: usize, hit: &Hit, scale: topshelf_core::Scale) -> Self {
         let passage = &hit.passage;
+        // One that the last stage has not scored stands with what an earlier one said.
+        let scale = hit.signals.last().map_or(scale, |last| last.scale);
         Self {
             rank,
             id: passage.id.clone(),
@@ -518,5 +521,27 @@ impl From<&Source> for PromptSource {
             document: source.document.clone(),
             cut: source.cut,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use topshelf_core::{Passage, Ranking, Scale};
+
+    use super::*;
+
+    #[test]
+    fn a_score_has_the_scale_of_the_stage_that_gave_it() {
+        let passage = |id: &str| Arc::new(Passage::standalone(id, "", id));
+        let found = [(passage("a"), 7.0), (passage("b"), 5.0)];
+        let ranking = Ranking::new("bm25", Scale::Bm25, found).unwrap();
+        let ranking = ranking.rescored(RERANK_STAGE, Scale::Logit, &[None, Some(-1.5)]).unwrap();
+        let hits: Vec<SearchHit> =
+            ranking.hits().iter().map(|hit| SearchHit::new(1, hit, ranking.scale())).collect();
+        let told = |hit: &SearchHit| (hit.id.clone(), hit.score, hit.scale.clone(), hit.reranked);
+        assert_eq!(told(&hits[0]), ("b".to_owned(), -1.5, "logit".to_owned(), true));
+        assert_eq!(told(&hits[1]), ("a".to_owned(), 7.0, "bm25".to_owned(), false));
     }
 }

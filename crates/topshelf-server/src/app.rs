@@ -14,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
-use topshelf_core::{Query, RetrieverReport, SecondStageReport};
+use topshelf_core::{Journal, Query, RetrieverReport, SecondStageReport};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tracing::Instrument as _;
 
 use crate::admission::Admission;
 use crate::dialect::{self, Dialect};
@@ -24,7 +25,7 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::options::{LogQueries, ServeOptions};
 use crate::shelf::Shelf;
-use crate::{native, page};
+use crate::{native, page, traces};
 
 /// The header by which a client says how long it waits, in milliseconds.
 pub const DEADLINE: HeaderName = HeaderName::from_static("x-topshelf-deadline-ms");
@@ -123,7 +124,12 @@ impl App {
             "/" | "/docs" | "/openapi.json" | "/healthz" | "/readyz" | "/favicon.ico"
         ) || path.starts_with("/page/");
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
-        keys.filter(|_| !open).map(|keys| keys.check(headers)).transpose()
+        let Some(keys) = keys.filter(|_| !open) else { return Ok(None) };
+        let holder = keys.check(headers)?;
+        if !holder.may_change && matches!(path, native::DOCUMENTS | native::RELOAD) {
+            return Err(ServeError::MayNotChange { key: holder.name });
+        }
+        Ok(Some(holder.name))
     }
 
     /// Which web pages may ask.
@@ -323,15 +329,20 @@ async fn every_request(State(app): State<Arc<App>>, request: Request, next: Next
     let start = Instant::now();
     let given = request.headers().get(&REQUEST_ID).filter(|id| id.len() <= 128).cloned();
     let id = given.or_else(|| HeaderValue::from_str(&app.name_request()).ok());
+    let shown_id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
+    // Paths that are none of ours are as many as clients can think of.
+    let route = route.unwrap_or_else(|| "none".to_owned());
+    let span = traces::of_request(&method, &route, shown_id, request.headers());
+    let journal = Journal::default();
     let mut key = None;
     let allowed = app.check_origin(request.headers());
     let mut response = match allowed.and_then(|()| app.check_key(&path, request.headers())) {
         Ok(name) => {
             key = name;
-            next.run(request).await
+            journal.within(next.run(request).instrument(span.clone())).await
         }
         Err(error) => Dialect::of_path(&path).error(&error),
     };
@@ -339,12 +350,11 @@ async fn every_request(State(app): State<Arc<App>>, request: Request, next: Next
     let ran = response.extensions_mut().remove::<Ran>().unwrap_or_default();
     let kind = response.extensions_mut().remove::<&'static str>();
     let status = response.status().as_u16();
-    // Paths that are none of ours are as many as clients can think of.
-    let route = route.unwrap_or_else(|| "none".to_owned());
+    traces::answered(&span, status, kind, &ran.model);
     app.metrics.answered(&route, Dialect::of_path(&path).name(), status, took);
     note(&app.metrics, &ran, kind);
     tracing::info!(
-        id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
+        id = shown_id,
         %method,
         route,
         status,
@@ -361,6 +371,7 @@ async fn every_request(State(app): State<Arc<App>>, request: Request, next: Next
     }
     let milliseconds = |time: Duration| HeaderValue::from(time.as_millis() as u64);
     headers.insert("x-total-time", milliseconds(took));
+    headers.insert("x-queue-time", milliseconds(journal.waited()));
     headers.insert("x-inference-time", milliseconds(ran.took));
     if let Ok(model) = HeaderValue::from_str(&ran.model)
         && !ran.model.is_empty()

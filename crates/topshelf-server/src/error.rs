@@ -156,6 +156,15 @@ pub enum ServeError {
     #[error("the key is not known here")]
     WrongKey,
 
+    /// The key is good for asking only.
+    #[error(
+        "the key \"{key}\" may ask, and change nothing; a key made with `topshelf keys new NAME --may-change` may"
+    )]
+    MayNotChange {
+        /// Its name.
+        key: String,
+    },
+
     /// The key has used up what it may ask for.
     #[error("this key may not ask for more at the moment; try again in {} s", .retry_after.as_secs().max(1))]
     RateLimited {
@@ -231,7 +240,9 @@ impl ServeError {
             | Self::NoIndex
             | Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ReadOnly { .. } | Self::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
+            Self::ReadOnly { .. } | Self::ForeignOrigin { .. } | Self::MayNotChange { .. } => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
             Self::RateLimited { .. } | Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
@@ -273,6 +284,7 @@ impl ServeError {
             Self::ForeignOrigin { .. } => "foreign_origin",
             Self::NoKey => "no_key",
             Self::WrongKey => "wrong_key",
+            Self::MayNotChange { .. } => "may_not_change",
             Self::RateLimited { .. } => "rate_limited",
             Self::Overloaded { .. } => "overloaded",
             Self::ShuttingDown => "shutting_down",

@@ -5,6 +5,7 @@
 //! name = "search-team"
 //! sha256 = "…"          # of the key, in hex; `topshelf keys new` makes both
 //! per_minute = 600      # requests; no limit if that is not said
+//! may_change = true     # documents of the indexes, and have them read anew; false if that is not said
 //! ```
 //!
 //! A key is compared by its hash, in a time that does not depend on where it differs, with every key of
@@ -33,7 +34,17 @@ pub struct Keys {
 struct Key {
     name: String,
     hash: [u8; 32],
+    may_change: bool,
     bucket: Option<Mutex<Bucket>>,
+}
+
+/// Whose a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyHolder {
+    /// The name of the key.
+    pub name: String,
+    /// Whether it is good for changing what is served.
+    pub may_change: bool,
 }
 
 /// Requests that a key may still make.
@@ -58,6 +69,8 @@ struct Entry {
     name: String,
     sha256: String,
     per_minute: Option<u32>,
+    #[serde(default)]
+    may_change: bool,
 }
 
 impl Keys {
@@ -78,12 +91,12 @@ impl Keys {
             ));
         }
         let keys = file.key.into_iter().map(|entry| {
-            let Entry { name, sha256, per_minute } = entry;
+            let Entry { name, sha256, per_minute, may_change } = entry;
             let hash = from_hex(&sha256).ok_or_else(|| {
                 wrong(format!("the sha256 of \"{name}\" is not 64 hexadecimal digits"))
             })?;
             let bucket = per_minute.map(|size| Mutex::new(Bucket::full(f64::from(size))));
-            Ok(Key { name, hash, bucket })
+            Ok(Key { name, hash, may_change, bucket })
         });
         Ok(Self { keys: keys.collect::<Result<_>>()? })
     }
@@ -101,12 +114,12 @@ impl Keys {
         }
     }
 
-    /// The name of the key that a request has, if that may ask now.
+    /// Whose key a request has, if that may ask now.
     ///
     /// # Errors
     ///
     /// [`ServeError::NoKey`], [`ServeError::WrongKey`], [`ServeError::RateLimited`].
-    pub fn check(&self, headers: &HeaderMap) -> Result<String> {
+    pub fn check(&self, headers: &HeaderMap) -> Result<KeyHolder> {
         let given = presented(headers).ok_or(ServeError::NoKey)?;
         let hash: [u8; 32] = Sha256::digest(given.as_bytes()).into();
         // All of them, whichever it is.
@@ -120,7 +133,7 @@ impl Keys {
                 .take(Instant::now())
                 .map_err(|retry_after| ServeError::RateLimited { retry_after })?;
         }
-        Ok(key.name.clone())
+        Ok(KeyHolder { name: key.name.clone(), may_change: key.may_change })
     }
 }
 
@@ -194,11 +207,16 @@ mod tests {
 
     #[test]
     fn a_key_is_known_by_its_hash() {
-        let text = format!("[[key]]\nname = \"a\"\nsha256 = \"{}\"\n", hash("secret"));
+        let entry = |name, key| format!("[[key]]\nname = \"{name}\"\nsha256 = \"{}\"\n", hash(key));
+        let text = format!("{}{}may_change = true\n", entry("a", "secret"), entry("b", "other"));
         let keys = keys(&text).unwrap();
-        assert_eq!(keys.check(&with("authorization", "Bearer secret")).unwrap(), "a");
-        assert_eq!(keys.check(&with("authorization", "bearer  secret")).unwrap(), "a");
-        assert_eq!(keys.check(&with("api-key", "secret")).unwrap(), "a");
+        let holder = |name, value| keys.check(&with(name, value)).unwrap();
+        let a = KeyHolder { name: "a".to_owned(), may_change: false };
+        assert_eq!(holder("authorization", "Bearer secret"), a);
+        assert_eq!(holder("authorization", "bearer  secret"), a);
+        assert_eq!(holder("api-key", "secret"), a);
+        let b = KeyHolder { name: "b".to_owned(), may_change: true };
+        assert_eq!(holder("api-key", "other"), b);
         assert!(matches!(keys.check(&HeaderMap::new()), Err(ServeError::NoKey)));
         assert!(matches!(
             keys.check(&with("authorization", "Basic secret")),

@@ -22,7 +22,7 @@
 //! | what can go wrong, and with which status | [`error`] |
 //! | limits and switches | [`options`] |
 //! | who may ask | [`keys`] |
-//! | what operators see | [`metrics`] |
+//! | what operators see | [`metrics`], [`traces`] |
 //! | a reranker that is only looked at | [`shadow`] |
 //! | the description of the routes | [`openapi`] |
 //! | the page at `/` | `page` |
@@ -43,6 +43,7 @@ pub mod rerank;
 pub mod shadow;
 pub mod shelf;
 pub mod tls;
+pub mod traces;
 
 pub use app::App;
 pub use error::{Result, ServeError};
@@ -53,3 +54,4 @@ pub use shelf::{
     AddedDocuments, Document, IndexCard, ModelCard, ModelRole, QueueFigures, RemovedDocuments,
     Reranking, Retrieval, Shelf, Survivors,
 };
+pub use traces::Traces;

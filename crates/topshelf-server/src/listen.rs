@@ -8,19 +8,24 @@
 //! to wait for them without an end.
 //!
 //! **Slow clients.** The head of a request has to come within its time, and so has its body
-//! ([`crate::options::Limits`]); an idle connection counts as one whose next head does not come. So
-//! neither a trickle of bytes nor ten thousand silent connections hold up anybody else.
+//! ([`crate::options::Limits`]); an idle connection counts as one whose next head does not come. A client
+//! that does not take its answer is left after some time ([`Patient`]). So neither a trickle of bytes nor
+//! ten thousand silent connections hold up anybody else.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
@@ -69,7 +74,7 @@ pub async fn serve(
         let service = TowerToHyperService::new(router.clone());
         let (first, second) = (first.clone(), second.clone());
         let (watcher, tls) = (graceful.watcher(), tls.clone());
-        let handshake = limits.head_time;
+        let (handshake, stream) = (limits.head_time, Patient::new(stream, limits.stall_time));
         tokio::spawn(async move {
             // Clients break off as they please; that is no event of ours.
             match tls {
@@ -102,6 +107,79 @@ pub async fn serve(
     Ok(())
 }
 
+/// A connection whose client may take nothing for a while, and not for longer.
+struct Patient {
+    stream: TcpStream,
+    limit: Duration,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    fn new(stream: TcpStream, limit: Duration) -> Self {
+        Self { stream, limit, stalled: None }
+    }
+
+    /// What writing came to; an error if it could not go on for too long.
+    fn judge<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.limit;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.judge(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.judge(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.judge(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.judge(context, ended)
+    }
+}
+
 /// The next connection, once there is a place for it.
 async fn accept(
     listener: &TcpListener,
@@ -110,4 +188,40 @@ async fn accept(
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Writes more than the system keeps for a client that reads after each pause.
+    async fn write(limit: Duration, pause: Duration) -> io::Result<()> {
+        const BYTES: usize = 64 << 20;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mut client = TcpStream::connect(listener.local_addr()?).await?;
+        let (stream, _) = listener.accept().await?;
+        let reading = tokio::spawn(async move {
+            let mut taken = vec![0; BYTES / 16];
+            loop {
+                tokio::time::sleep(pause).await;
+                let Ok(_) = client.read_exact(&mut taken).await else { return };
+            }
+        });
+        let mut patient = Patient::new(stream, limit);
+        let written = patient.write_all(&vec![7; BYTES]).await;
+        drop(patient);
+        reading.abort();
+        written
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_left_and_a_slow_one_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let second = Duration::from_secs(1);
+        let left = runtime.block_on(write(second / 20, 60 * second));
+        assert_eq!(left.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        runtime.block_on(write(2 * second, second / 20)).unwrap();
+    }
 }

@@ -26,6 +26,7 @@ use crate::{dialect, native};
         native::documents::models,
         native::health::alive,
         native::health::ready,
+        native::health::metrics,
         dialect::cohere::v2,
         dialect::shared::v1_rerank,
         dialect::jina::rerank,

@@ -51,6 +51,8 @@ pub struct Limits {
     pub head_time: Duration,
     /// How long a request's body may take to come.
     pub body_time: Duration,
+    /// How long a client may take nothing of its answer.
+    pub stall_time: Duration,
 }
 
 impl Default for Limits {
@@ -64,6 +66,7 @@ impl Default for Limits {
             connections: 16_384,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
+            stall_time: Duration::from_secs(30),
         }
     }
 }

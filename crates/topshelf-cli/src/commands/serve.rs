@@ -12,7 +12,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use topshelf_server::{App, Limits, LogQueries, ServeError, ServeOptions, Shadow, serve, tls};
+use topshelf_server::{
+    App, Limits, LogQueries, ServeError, ServeOptions, Shadow, Traces, serve, tls,
+};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::shelf::Served;
 use super::rerankers;
@@ -23,7 +28,14 @@ use crate::exit::usage;
 pub(super) fn run(arguments: ServeArguments) -> Result<()> {
     let address = SocketAddr::new(arguments.host, arguments.port);
     refuse_public(&arguments)?;
-    log(arguments.log);
+    let traces = match &arguments.traces {
+        Some(address) => {
+            let traces = Traces::start(address, arguments.traces_share);
+            Some(traces.map_err(|error| told(&error))?)
+        }
+        None => None,
+    };
+    log(arguments.log, traces.as_ref());
     let options = options(&arguments)?;
     let acceptor = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(certificate), Some(key)) => {
@@ -52,6 +64,7 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
     });
     // A change of an index that is still at work is left: the index then is as it was.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(traces); // the last ones are sent
     ended
 }
 
@@ -79,21 +92,21 @@ fn told(error: &ServeError) -> anyhow::Error {
     usage(error.to_string())
 }
 
-/// Sends what is logged to standard error.
-fn log(form: LogForm) {
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
-    match form {
-        LogForm::None => lines.with_max_level(tracing::Level::WARN).init(),
-        LogForm::Text => lines.with_max_level(tracing::Level::INFO).init(),
-        LogForm::Json => {
-            lines.with_max_level(tracing::Level::INFO).json().flatten_event(true).init();
-        }
-    }
+/// Sends what is logged to standard error, and traces to their collector if there is one.
+fn log(form: LogForm, traces: Option<&Traces>) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let (lines, level) = match form {
+        LogForm::None => (lines.boxed(), LevelFilter::WARN),
+        LogForm::Text => (lines.boxed(), LevelFilter::INFO),
+        LogForm::Json => (lines.json().flatten_event(true).boxed(), LevelFilter::INFO),
+    };
+    let traces = traces.map(Traces::layer);
+    tracing_subscriber::registry().with(lines.with_filter(level)).with(traces).init();
 }
 
 /// `topshelf keys`.
 pub(super) fn keys(command: KeysCommand) -> Result<()> {
-    let KeysCommand::New { name, file, per_minute } = command;
+    let KeysCommand::New { name, file, per_minute, may_change } = command;
     let key = random_key()?;
     let mut entry = String::new();
     let quoted = toml::Value::String(name);
@@ -101,6 +114,9 @@ pub(super) fn keys(command: KeysCommand) -> Result<()> {
     let _ = write!(entry, "[[key]]\nname = {quoted}\nsha256 = \"{hash}\"\n"); // a string takes all
     if let Some(per_minute) = per_minute {
         let _ = writeln!(entry, "per_minute = {per_minute}");
+    }
+    if may_change {
+        entry.push_str("may_change = true\n");
     }
     append(&file, &entry)?;
     eprintln!("its hash is in {}; the key itself is shown this once:", file.display());

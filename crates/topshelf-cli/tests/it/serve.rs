@@ -2,7 +2,7 @@
 //! away or have no key, and how it ends.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -235,7 +235,9 @@ fn errors_are_in_the_words_and_the_shape_of_the_dialect() {
     assert!(status == 404 && answer["error"]["type"] == "no_route");
     let (status, head, body) = server.ask("POST", "/v2/rerank", "", "{\"model\": NaN");
     assert!(status == 400 && body.contains("not JSON"), "{body}");
-    assert!(head.contains("x-request-id: ") && head.contains("x-total-time: "), "{head}");
+    for name in ["x-request-id", "x-total-time", "x-queue-time", "x-inference-time"] {
+        assert!(head.contains(&format!("{name}: ")), "{head}");
+    }
 }
 
 #[test]
@@ -301,6 +303,137 @@ fn who_has_no_key_is_told_so_and_who_asks_too_much_when_to_come_again() {
     let (status, head, _) = server.ask("POST", "/v2/rerank", &right, &body);
     assert!(status == 429 && head.contains("retry-after: "), "{head}");
     assert_eq!(server.ask("GET", "/healthz", "", "").0, 200);
+}
+
+#[test]
+fn a_key_changes_what_is_served_only_if_it_was_made_for_that() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.txt", "A zebra is striped.");
+    let add = ["index", "add", "a.txt", "--index", "d.index", "--embed", "none"];
+    run(dir.path(), &add).success();
+    let new = |more: &[&str]| {
+        let all = [&["keys", "new", "team", "--file", "keys.toml"], more].concat();
+        format!("api-key: {}\r\n", run(dir.path(), &all).success().trim())
+    };
+    let (asks, changes) = (new(&[]), new(&["--may-change"]));
+    let options = ["--keys", "keys.toml", "--index", "d.index", "--writable"];
+    let server = Server::start(dir.path(), &options);
+    let lion = json!({"documents": [{"id": "l", "text": "A lion roars."}]}).to_string();
+    for (path, body) in [("/v1/documents", lion.as_str()), ("/v1/index/reload", "")] {
+        let (status, _, answer) = server.ask("POST", path, &asks, body);
+        assert!(status == 403 && answer.contains("may_not_change"), "{path}: {answer}");
+        let (status, _, answer) = server.ask("POST", path, &changes, body);
+        assert_eq!(status, 200, "{path}: {answer}");
+    }
+    assert_eq!(server.ask("GET", "/v1/index", &asks, "").0, 200);
+}
+
+/// What is sent to `/v1/traces`, until the sender has nothing more to say for some time.
+fn collect(collector: TcpListener) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        loop {
+            let (mut stream, _) = collector.accept().expect("a connection");
+            let mut reader = BufReader::new(stream.try_clone().expect("the same connection"));
+            loop {
+                let (mut line, mut head) = (String::new(), String::new());
+                while reader.read_line(&mut line).expect("a line") > 0 && line.trim() != "" {
+                    head.push_str(&std::mem::take(&mut line).to_lowercase());
+                }
+                if head.is_empty() {
+                    break;
+                }
+                if head.starts_with("get /end") {
+                    return all;
+                }
+                assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
+                assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let mut body = vec![0; length.expect("a length").parse().expect("a number")];
+                reader.read_exact(&mut body).expect("a body");
+                all.extend(body);
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("sent");
+            }
+        }
+    })
+}
+
+#[test]
+#[cfg(unix)]
+fn a_trace_has_the_stages_of_a_request_and_no_text() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.txt", &DOCUMENTS.join("\n\n"));
+    run(dir.path(), &["index", "add", "a.txt", "--index", "d.index"]).success();
+    let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = collector.local_addr().unwrap();
+    let collected = collect(collector);
+    let url = format!("http://{address}");
+    let options = ["--traces", &url, "--index", "d.index", "--log", "json"];
+    let mut server = Server::start(dir.path(), &options);
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("traceparent: 00-{trace}-b7ad6b7169203331-01\r\n");
+    let search = json!({"query": QUERY, "retriever": "hybrid"}).to_string();
+    let (status, _, answer) = server.ask("POST", "/v1/search", &parent, &search);
+    assert_eq!(status, 200, "{answer}");
+    // The caller did not want these traced.
+    let silent = "traceparent: 00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n";
+    let (status, ..) = server.ask("POST", "/v2/rerank", silent, &large(1));
+    assert_eq!(status, 200);
+    server.signal("-TERM");
+    assert!(server.child.wait().unwrap().success(), "what is left is sent before it ends");
+    TcpStream::connect(address).unwrap().write_all(b"GET /end HTTP/1.1\r\n\r\n").unwrap();
+    let sent = collected.join().expect("the collector has no complaint");
+    let has = |wanted: &[u8]| sent.windows(wanted.len()).any(|bytes| bytes == wanted);
+    for span in ["POST /v1/search", "retrieve", "bm25", "dense", "rerank", "encode", "waited_ms"] {
+        assert!(has(span.as_bytes()), "{span}");
+    }
+    let bytes = |hex: &str| -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    };
+    assert!(has(&bytes(trace)) && has(&bytes("b7ad6b7169203331")), "part of the caller's trace");
+    assert!(!has(b"/v2/rerank"), "the caller's sampling holds");
+    for text in [QUERY].iter().chain(&DOCUMENTS) {
+        assert!(!has(text.as_bytes()), "{text}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_index_is_read_where_nothing_may_be_written() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.txt", "A zebra is striped.");
+    let add = ["index", "add", "a.txt", "--index", "d.index", "--embed", "none"];
+    run(dir.path(), &add).success();
+    let text = dir.path().join("d.index/text");
+    let may = |mode: u32| {
+        for folder in [&text, &dir.path().join("d.index")] {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    for is_locked in [true, false] {
+        if !is_locked {
+            std::fs::remove_file(text.join(".tantivy-meta.lock")).unwrap();
+        }
+        may(0o555);
+        // To root no permission is denied, unless it gives that power away.
+        let own =
+            topshelf(dir.path(), &["search", "zebra", "--index", "d.index", "--rerank", "none"]);
+        let mut lesser = Command::new("setpriv");
+        lesser.args(["--bounding-set", "-dac_override,-dac_read_search", "--"]);
+        lesser.arg(own.get_program()).args(own.get_args()).current_dir(dir.path());
+        lesser.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let is_root = std::fs::write(text.join("probe"), "").is_ok();
+        let outcome = if is_root { lesser } else { own }.output().expect("it starts");
+        let _ = std::fs::remove_file(text.join("probe")); // there is one for root only
+        may(0o755);
+        let told = String::from_utf8_lossy(&outcome.stderr).into_owned();
+        let found = String::from_utf8_lossy(&outcome.stdout).into_owned();
+        assert!(outcome.status.success() && found.contains("zebra"), "{told}");
+        assert!(!is_locked || text.join(".tantivy-meta.lock").exists());
+        assert!(is_locked || !text.join(".tantivy-meta.lock").exists(), "it was writable");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use topshelf_core::{Error as CoreError, MAX_QUERY_CHARS};
 use utoipa::ToSchema;
 
-use super::{Dialect, ran, refuse_empty, with_status};
+use super::{Dialect, of_body, ran, refuse_empty, with_status};
 use crate::app::{self, App, answer, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given, Ordered};
@@ -180,12 +180,7 @@ async fn rerank_v2(app: &Arc<App>, request: Request) -> Result<Response> {
 
 /// `POST /cohere/v1/rerank`.
 pub(super) async fn v1(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let result = match app.body(body).await {
-        Ok(body) => reranked_v1(&app, &head.headers, &body).await,
-        Err(error) => Err(error),
-    };
-    answer(Dialect::Cohere, result)
+    of_body(&app, request, Dialect::Cohere, reranked_v1).await
 }
 
 /// Version 1, with a body that has been read.

@@ -12,8 +12,8 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Dialect, TextOrObject, ran, with_status};
-use crate::app::{self, App, answer, told};
+use super::{Dialect, TextOrObject, of_body, ran, with_status};
+use crate::app::{self, App, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given, Overlong};
 use crate::shelf::Reranking;
@@ -98,12 +98,7 @@ pub struct Detail {
     )
 )]
 pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let result = match app.body(body).await {
-        Ok(body) => reranked(&app, &head.headers, &body).await,
-        Err(error) => Err(error),
-    };
-    answer(Dialect::Jina, result)
+    of_body(&app, request, Dialect::Jina, reranked).await
 }
 
 /// With a body that has been read.

@@ -25,15 +25,16 @@ pub mod voyage;
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::app::{App, Ran};
+use crate::app::{App, Ran, answer};
 use crate::error::{Result, ServeError};
 use crate::native;
 use crate::rerank::{Given, Ordered};
@@ -130,6 +131,21 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/vllm/v1/score", post(vllm::score))
         .route("/v1/embeddings", post(openai::embeddings))
         .route("/openai/v1/embeddings", post(openai::embeddings))
+}
+
+/// The answer of a handler that is given the headers and the whole body.
+async fn of_body(
+    app: &Arc<App>,
+    request: Request,
+    dialect: Dialect,
+    handle: impl AsyncFnOnce(&Arc<App>, &HeaderMap, &[u8]) -> Result<Response>,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let result = match app.body(body).await {
+        Ok(body) => handle(app, &head.headers, &body).await,
+        Err(error) => Err(error),
+    };
+    answer(dialect, result)
 }
 
 /// A body with a status.

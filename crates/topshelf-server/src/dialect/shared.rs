@@ -22,11 +22,49 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AnyOfBuilder, Ref, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::{Dialect, cohere, jina, tei, vllm, voyage};
 use crate::app::{self, App, answer};
 use crate::error::Result;
 
+/// What the description says of shapes that several vendors share a route with: it is one of these.
+macro_rules! any_of {
+    ($(#[$doc:meta])* $name:ident: $($shape:ty),+) => {
+        $(#[$doc])*
+        pub(crate) struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                AnyOfBuilder::new()$(.item(Ref::from_schema_name(<$shape>::name())))+.into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+                $(
+                    schemas.push((<$shape>::name().into_owned(), <$shape>::schema()));
+                    <$shape>::schemas(schemas);
+                )+
+            }
+        }
+    };
+}
+
+any_of! {
+    /// A body of `/v1/rerank`.
+    V1Rerank: cohere::CohereRerankV1, jina::JinaRerank, voyage::VoyageRerank
+}
+any_of! {
+    /// An answer of `/v1/rerank`.
+    V1Reranked: cohere::CohereReranked, jina::JinaReranked, voyage::VoyageReranked
+}
+any_of! {
+    /// An error of `/v1/rerank`.
+    V1Error: cohere::CohereError, jina::Detail
+}
 /// The names of a body's fields.
 struct Fields(HashSet<String>);
 
@@ -93,11 +131,11 @@ fn of_v1(body: &[u8]) -> Result<Dialect> {
 /// Cohere's version 1, Jina's or Voyage's rerank, by the body.
 #[utoipa::path(
     post, path = "/v1/rerank", tag = "compatible",
-    request_body = cohere::CohereRerankV1,
+    request_body = V1Rerank,
     responses(
-        (status = 200, description = "The documents, best first", body = cohere::CohereReranked),
-        (status = "4XX", description = "What is wrong with the request", body = cohere::CohereError),
-        (status = "5XX", description = "What broke", body = cohere::CohereError),
+        (status = 200, description = "The documents, best first", body = V1Reranked),
+        (status = "4XX", description = "What is wrong with the request", body = V1Error),
+        (status = "5XX", description = "What broke", body = V1Error),
     )
 )]
 pub(crate) async fn v1_rerank(State(app): State<Arc<App>>, request: Request) -> Response {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use topshelf_core::{Blame, EmbedKind, Embedder};
 use utoipa::ToSchema;
 
-use super::{Dialect, OneOrMany, ran, with_status};
+use super::{Dialect, OneOrMany, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given, Overlong};
@@ -93,7 +93,7 @@ pub struct TeiError {
     pub error_type: &'static str,
 }
 
-/// text-embeddings-inference's rerank.
+/// text-embeddings-inference's rerank. A body with `documents` is vLLM's: `/vllm/v1/rerank` has its shapes.
 #[utoipa::path(
     post, path = "/rerank", tag = "compatible",
     request_body = TeiRerank,
@@ -105,12 +105,7 @@ pub struct TeiError {
     )
 )]
 pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let result = match app.body(body).await {
-        Ok(body) => reranked(&app, &head.headers, &body).await,
-        Err(error) => Err(error),
-    };
-    answer(Dialect::Tei, result)
+    of_body(&app, request, Dialect::Tei, reranked).await
 }
 
 /// With a body that has been read.

@@ -15,7 +15,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Dialect, OneOrMany, TextOrObject, ran, with_status};
+use super::{Dialect, OneOrMany, TextOrObject, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given};
@@ -213,12 +213,7 @@ pub struct OpenAiErrorTold {
     )
 )]
 pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let result = match app.body(body).await {
-        Ok(body) => reranked(&app, &head.headers, &body).await,
-        Err(error) => Err(error),
-    };
-    answer(Dialect::Vllm, result)
+    of_body(&app, request, Dialect::Vllm, reranked).await
 }
 
 /// With a body that has been read.

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::jina::{Detail, TotalTokens};
-use super::{Dialect, ran, with_status};
-use crate::app::{self, App, answer, told};
+use super::{Dialect, of_body, ran, with_status};
+use crate::app::{self, App, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given, Overlong};
 use crate::shelf::Reranking;
@@ -72,12 +72,7 @@ pub struct VoyageResult {
     )
 )]
 pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let result = match app.body(body).await {
-        Ok(body) => reranked(&app, &head.headers, &body).await,
-        Err(error) => Err(error),
-    };
-    answer(Dialect::Voyage, result)
+    of_body(&app, request, Dialect::Voyage, reranked).await
 }
 
 /// With a body that has been read.

@@ -65,6 +65,13 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 /// Figures in Prometheus' text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "server",
+    responses(
+        (status = 200, description = "The figures", body = String, content_type = "application/openmetrics-text"),
+        (status = "4XX", description = "No key, or a wrong one", body = super::ErrorAnswer),
+    )
+)]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let text = app.metrics.text(app.admission.load(), &app.shelf.queues());

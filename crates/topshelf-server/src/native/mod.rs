@@ -47,14 +47,20 @@ pub struct ErrorTold {
     pub message: String,
 }
 
+/// Where documents are added and removed.
+pub(crate) const DOCUMENTS: &str = "/v1/documents";
+
+/// Where models and indexes are read anew.
+pub(crate) const RELOAD: &str = "/v1/index/reload";
+
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/search", post(search::search))
         .route("/topshelf/v1/rerank", post(rerank::rerank))
         .route("/v1/context", post(context::context))
-        .route("/v1/documents", post(documents::add).delete(documents::remove))
+        .route(DOCUMENTS, post(documents::add).delete(documents::remove))
         .route("/v1/index", get(documents::indexes))
-        .route("/v1/index/reload", post(documents::reload))
+        .route(RELOAD, post(documents::reload))
         .route("/v1/models", get(documents::models))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
