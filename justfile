@@ -39,20 +39,20 @@ shared-cache *options="--if-possible":
 instruction-counts *options="--if-possible":
     python3 scripts/instruction_counts.py {{options}}
 
-# The slow group, and the program that reports and server are tried with: effectiveness on ../shared/data where that folder is, and the demo.
+# The slow group: effectiveness on ../shared/data where that folder is, and the demo.
 slow:
-    cargo test --release --workspace --test slow -- --nocapture --test-threads 1
+    cargo test --workspace --test slow -- --nocapture --test-threads 1
 
 # The reports in a real browser, light and dark, wide and narrow; installs chromium.
 reports *options="--if-possible":
-    python3 scripts/report_in_browser.py --binary target/release/topshelf {{options}}
+    python3 scripts/report_in_browser.py --binary target/debug/topshelf {{options}}
 
 # The server: nonsense and overload, the page in a real browser, existing clients, its own description.
 server *options="--if-possible":
-    python3 scripts/server_robustness.py --binary target/release/topshelf
-    node scripts/server_in_browser.mjs --binary target/release/topshelf {{options}}
-    python3 scripts/sdk_clients.py --binary target/release/topshelf {{options}}
-    python3 scripts/server_openapi.py --binary target/release/topshelf {{options}}
+    python3 scripts/server_robustness.py --binary target/debug/topshelf
+    node scripts/server_in_browser.mjs --binary target/debug/topshelf {{options}}
+    python3 scripts/sdk_clients.py --binary target/debug/topshelf {{options}}
+    python3 scripts/server_openapi.py --binary target/debug/topshelf {{options}}
 
 # The server under load, beside its peers; options go through: `just load clients --quick`.
 load *options:
