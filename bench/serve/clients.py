@@ -91,8 +91,7 @@ def engine_rate(engine, seconds):
 
 def measure(server, requests, number, seconds, own):
     """The server's requests a second, and the processor seconds of one; the rest is noted in `own`."""
-    before = server.cpu()
-    done = asyncio.run(load(server, requests, number, seconds))
+    done, spent = asyncio.run(load(server, requests, number, seconds))
     good = [one for one in done if one.status == 200]
     first = min(one.due for one in done)
     elapsed = max(one.due + one.ms / 1e3 for one in done) - first
@@ -100,12 +99,15 @@ def measure(server, requests, number, seconds, own):
     own["rates"].append(rate)
     own["ms"] += [one.ms for one in good]
     own["bad"] += len(done) - len(good)
-    return rate, (server.cpu() - before) / max(1, len(good))
+    return rate, spent / max(1, len(good))
 
 
 async def load(server, requests, number, seconds):
-    """The load of so many clients, for the time, or until each was answered a few times."""
+    """The load of so many clients, for the time, or anew until each was answered a few times; and the
+    processor seconds of it."""
+    before = server.cpu()
     done = await closed(server.address, requests, number, seconds=seconds)
-    if len(done) >= LEAST * number:
-        return done
-    return await closed(server.address, requests, number, count=LEAST * number)
+    if len(done) < LEAST * number:
+        before = server.cpu()
+        done = await closed(server.address, requests, number, count=LEAST * number)
+    return done, server.cpu() - before
