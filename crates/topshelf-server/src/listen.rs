@@ -9,7 +9,7 @@
 //!
 //! **Slow clients.** The head of a request has to come within its time, and so has its body
 //! ([`crate::options::Limits`]); an idle connection counts as one whose next head does not come. A client
-//! that does not take its answer is left after some time ([`Patient`]). So neither a trickle of bytes nor
+//! that does not take its answer is left after some time (`Patient`). So neither a trickle of bytes nor
 //! ten thousand silent connections hold up anybody else.
 
 use std::io;

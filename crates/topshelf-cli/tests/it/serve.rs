@@ -362,7 +362,7 @@ fn collect(collector: TcpListener) -> std::thread::JoinHandle<Vec<u8>> {
 #[cfg(unix)]
 fn a_trace_has_the_stages_of_a_request_and_no_text() {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), "a.txt", &DOCUMENTS.join("\n\n"));
+    write(dir.path(), "a.txt", DOCUMENTS.join("\n\n"));
     run(dir.path(), &["index", "add", "a.txt", "--index", "d.index"]).success();
     let collector = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = collector.local_addr().unwrap();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use topshelf::CrossEncoder;
 
 /// Seconds that one part of the group may take.
-const LIMIT: f64 = 330.0;
+const LIMIT: f64 = 300.0;
 
 /// Tokens of the cross-encoder in the time of one of a language model with 1.5 billion weights.
 pub(crate) const OF_LANGUAGE_MODEL: u64 = 125;
