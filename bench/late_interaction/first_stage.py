@@ -3,10 +3,10 @@
 
 Topshelf's lists by centroid, with several numbers of probes and candidates, beside fixed-dimensional
 encodings (MUVERA; Dhulipala et al. 2024, arXiv 2405.19504) of the same vectors, which are written here in
-numpy as the paper has them, but for hyperplanes that go through the mean of all vectors: through zero they
-separate little, since the mean is nearly as long as the vectors. Each finds candidates, which are scored exactly; what counts is how many of the exact
-best ten are among them, what finding them costs, and how much has to be kept for it. The report goes to
-standard output. The vectors are those of compare.py, which makes them; only judged queries are asked.
+numpy as the paper has them, but for hyperplanes that go through the mean of all vectors: through zero
+they separate less, since the mean is nearly as long as the vectors. What counts is how many of the exact
+best ten are found, what that costs, and how much has to be kept for it. The report goes to standard
+output. Vectors and environment are those of compare.py, which makes them; only judged queries are asked.
 """
 
 import argparse
@@ -24,6 +24,12 @@ sys.path.insert(0, str(HERE))
 import compare  # noqa: E402
 from child import Child  # noqa: E402
 
+if importlib.util.find_spec("numpy") is None:
+    python = compare.install(None)
+    os.execv(python, [python, *sys.argv])
+
+import numpy  # noqa: E402
+
 # Repetitions, hyperplanes, and numbers of a partition, as the paper names its settings; 96 is without
 # a projection.
 ENCODINGS = [(20, 5, 16), (20, 5, 96)]
@@ -37,15 +43,12 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     data = compare.ROOT.parent / "shared" / "data" / "scifact"
     parser.add_argument("--data", type=Path, default=data, help="the collection, as BEIR lays it out")
-    parser.add_argument("--venv", type=Path, help="use this environment as it is")
     parser.add_argument("--rounds", type=int, default=3, help="of the lists")
     return parser.parse_args()
 
 
 def read(folder, name, about):
     """The vectors of each text."""
-    import numpy
-
     counts, dimension = about[name], about["dimension"]
     values = numpy.fromfile(folder / f"{name}.f32", dtype=numpy.float32).reshape(-1, dimension)
     return values, numpy.cumsum([0, *counts])
@@ -53,8 +56,6 @@ def read(folder, name, about):
 
 def exact(passages, starts, query):
     """MaxSim of a query with every passage."""
-    import numpy
-
     return numpy.maximum.reduceat(query @ passages.T, starts[:-1], axis=1).sum(axis=0)
 
 
@@ -63,27 +64,22 @@ class Encoding:
 
     def __init__(self, repetitions, planes, width, mean, seed=7):
         """Draws hyperplanes and projections."""
-        import numpy
-
         self.mean, dimension = mean, len(mean)
         random = numpy.random.default_rng(seed)
         self.planes = random.standard_normal((repetitions, dimension, planes), dtype=numpy.float32)
         signs = random.integers(0, 2, (repetitions, dimension, width)) * 2 - 1
         drawn = (signs / width**0.5).astype(numpy.float32)
-        self.signs = drawn if width < dimension else numpy.stack([numpy.eye(width, dtype=drawn.dtype)] * repetitions)
+        plain = numpy.broadcast_to(numpy.eye(width, dtype=drawn.dtype), (repetitions, width, width))
+        self.signs = drawn if width < dimension else plain
         self.cells = 2**planes
 
     def cells_of(self, vectors, repetition):
         """The partition of each vector."""
-        import numpy
-
         bits = (vectors - self.mean) @ self.planes[repetition] > 0
         return bits @ (1 << numpy.arange(bits.shape[1]))
 
     def sums(self, vectors, starts, repetition):
         """For each text and partition: the sum of its vectors there, projected, and how many they are."""
-        import numpy
-
         texts = len(starts) - 1
         cells = self.cells_of(vectors, repetition) + numpy.repeat(
             numpy.arange(texts) * self.cells, numpy.diff(starts)
@@ -98,15 +94,11 @@ class Encoding:
 
     def queries(self, vectors, starts):
         """A query's partitions have the sum of its vectors."""
-        import numpy
-
         parts = [self.sums(vectors, starts, own)[0] for own in range(len(self.planes))]
         return numpy.concatenate([part.reshape(len(starts) - 1, -1) for part in parts], axis=1)
 
     def passages(self, vectors, starts):
         """A passage's have the mean, and those without any have the vector that is nearest by bits."""
-        import numpy
-
         parts = []
         for repetition in range(len(self.planes)):
             sums, counts, projected, cells = self.sums(vectors, starts, repetition)
@@ -117,8 +109,6 @@ class Encoding:
 
     def fill(self, means, counts, projected, cells, starts):
         """Gives partitions without a vector the one whose partition differs in the fewest bits."""
-        import numpy
-
         numbers = numpy.arange(self.cells)
         bits = numpy.array([f"{n:b}".count("1") for n in range(self.cells)])
         for text in range(len(starts) - 1):
@@ -131,10 +121,15 @@ class Encoding:
             means[first + empty] = projected[own][distance.argmin(axis=1)]
 
 
+def shared(found, truth):
+    """The mean share of the best that is among what was found."""
+    return statistics.mean(
+        len(best.intersection(own)) / BEST for own, best in zip(found, truth, strict=True)
+    )
+
+
 def of_encodings(passages, queries, truth, say):
     """Rows of the table, by setting and number of candidates."""
-    import numpy
-
     vectors, starts = passages
     for repetitions, planes, width in ENCODINGS:
         say(f"encoding with {repetitions} repetitions, {planes} planes, {width} numbers")
@@ -150,9 +145,7 @@ def of_encodings(passages, queries, truth, say):
             found.append(order[numpy.argsort(-scores[order])])
         name = f"encodings {repetitions} x {2**planes} x {width}"
         for count in CANDIDATES:
-            share = statistics.mean(
-                len(set(order[:count].tolist()) & best) / BEST for order, best in zip(found, truth, strict=True)
-            )
+            share = shared([order[:count].tolist() for order in found], truth)
             yield name, count, own.shape[1] * 4, statistics.median(took), share
 
 
@@ -174,18 +167,13 @@ def of_lists(child, folder, truth, rounds, say):
         own["ms"].append(statistics.median(answer["ms"]))
         own["found"] = answer["found"]
     for setting, own in seen.items():
-        share = statistics.mean(
-            len(set(places[:BEST]) & best) / BEST for places, best in zip(own["found"], truth, strict=True)
-        )
+        share = shared([places[:BEST] for places in own["found"]], truth)
         yield setting, statistics.median(own["ms"]), share, own["found"]
 
 
 def main():
     """Prints the table."""
     options = arguments()
-    if importlib.util.find_spec("numpy") is None:
-        python = compare.install(options.venv)
-        os.execv(python, [python, *sys.argv])
     say = compare.say
     cores = set(sorted(os.sched_getaffinity(0))[:2])
     folder = compare.TARGET / "bench-late" / options.data.name

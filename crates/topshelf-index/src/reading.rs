@@ -2,10 +2,9 @@
 //!
 //! tantivy's readers lock a file while they open what `meta.json` names, so that no writer removes it in
 //! that moment. To lock a file, tantivy opens it for writing, which a volume that is mounted read-only
-//! refuses. The lock itself does not need that: it is taken on the file as it is, and where there is none,
-//! nobody has ever written from this machine's view of the folder. A writer elsewhere that is not seen by
-//! such a lock may remove a file between the two steps; then the index is opened again
-//! ([`crate::Index::open`]).
+//! refuses. A reader needs no more than a shared lock, which keeps a writer's out as well and is taken on a
+//! file that is opened for reading, over NFS too. Where there is no file to lock, or no locks, a
+//! writer may remove a file between the two steps; then the index is opened again ([`crate::Index::open`]).
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -42,7 +41,7 @@ pub(crate) fn open(dir: &Path) -> Result<tantivy::Index> {
 }
 
 impl ReadingDirectory {
-    /// The lock on a file that can be read only.
+    /// The lock on a file that can be read only, as far as there is one.
     fn lock_as_it_is(&self, lock: &Lock) -> io::Result<DirectoryLock> {
         let file = match File::open(self.dir.join(&lock.filepath)) {
             Ok(file) => file,
@@ -51,11 +50,8 @@ impl ReadingDirectory {
             }
             Err(error) => return Err(error),
         };
-        match file.lock() {
-            // File systems without locks have no writer that would be seen by one.
-            Err(error) if error.kind() != ErrorKind::Unsupported => Err(error),
-            _ => Ok(DirectoryLock::from(Box::new(file))),
-        }
+        let _ = file.lock_shared(); // not every file system has locks
+        Ok(DirectoryLock::from(Box::new(file)))
     }
 }
 

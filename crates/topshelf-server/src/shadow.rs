@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use topshelf_core::{Passage, Query, Ranking, Reranker, Scale};
+use tracing::Instrument as _;
 
 use crate::app::App;
 
@@ -45,13 +46,16 @@ pub(crate) fn look(app: &Arc<App>, query: &Query, passages: Vec<Arc<Passage>>, b
     }
     let (app, shadow, query) = (Arc::clone(app), Arc::clone(shadow), query.clone());
     let best: HashSet<String> = best.iter().take(TOP).map(|id| (*id).to_owned()).collect();
-    tokio::spawn(async move {
+    // Not a part of the request, which would last until it has ended.
+    let span = tracing::debug_span!(parent: None, "shadow");
+    let looking = async move {
         let model = shadow.reranker.identity().name.clone();
         match agreement(shadow.reranker.as_ref(), &query, &passages, &best).await {
             Ok(agreement) => app.metrics.shadowed(&model, agreement),
             Err(error) => tracing::warn!(%model, %error, "the shadow reranker failed"),
         }
-    });
+    };
+    tokio::spawn(looking.instrument(span));
 }
 
 /// The share of the best that the reranker has among as many of its own.

@@ -5,7 +5,8 @@
 //! retriever, `rerank` for each reranker that was asked, and `encode` for each call of a model's queue, with the
 //! time that it waited there. A request that comes with a `traceparent`
 //! ([W3C Trace Context](https://www.w3.org/TR/trace-context/)) is a part of that trace, and is sampled if
-//! that was. No text of queries and documents is in a span.
+//! that was. No text of queries and documents is in a span: what is logged stays out of them, since a log
+//! may be told to have queries, and so do the words in which a reranker failed.
 //!
 //! A collector that cannot be reached costs traces, never answers: spans are sent by a thread of their own,
 //! and what is too much for it is dropped.
@@ -22,10 +23,10 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::field::Empty;
-use tracing::{Level, Span, Subscriber};
+use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::{Result, ServeError};
@@ -86,7 +87,8 @@ impl Traces {
     /// What has to listen to the spans.
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         // Spans of other crates would be noise, and those of the sender would never end.
-        let own = Targets::new().with_target("topshelf", Level::DEBUG);
+        let own = filter_fn(|of| of.is_span() && of.target().starts_with("topshelf"))
+            .with_max_level_hint(LevelFilter::DEBUG);
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer("topshelf"))
             .with_location(false)

@@ -368,13 +368,19 @@ fn a_trace_has_the_stages_of_a_request_and_no_text() {
     let address = collector.local_addr().unwrap();
     let collected = collect(collector);
     let url = format!("http://{address}");
-    let options = ["--traces", &url, "--index", "d.index", "--log", "json"];
+    let options = ["--traces", &url, "--index", "d.index", "--log", "json", "--log-queries"];
     let mut server = Server::start(dir.path(), &options);
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = format!("traceparent: 00-{trace}-b7ad6b7169203331-01\r\n");
     let search = json!({"query": QUERY, "retriever": "hybrid"}).to_string();
     let (status, _, answer) = server.ask("POST", "/v1/search", &parent, &search);
     assert_eq!(status, 200, "{answer}");
+    // The same, but for its answer, which comes in two parts.
+    let streamed = "2af7651916cd43dd8448eb211c80319c";
+    let parent = format!("traceparent: 00-{streamed}-b7ad6b7169203331-01\r\n");
+    let search = json!({"query": QUERY, "retriever": "hybrid", "stream": true}).to_string();
+    let (status, _, answer) = server.ask("POST", "/v1/search", &parent, &search);
+    assert!(status == 200 && answer.contains("event: answer"), "{answer}");
     // The caller did not want these traced.
     let silent = "traceparent: 00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n";
     let (status, ..) = server.ask("POST", "/v2/rerank", silent, &large(1));
@@ -392,6 +398,8 @@ fn a_trace_has_the_stages_of_a_request_and_no_text() {
         (0..hex.len()).step_by(2).map(byte).collect()
     };
     assert!(has(&bytes(trace)) && has(&bytes("b7ad6b7169203331")), "part of the caller's trace");
+    let spans = |trace: &str| sent.windows(16).filter(|own| *own == bytes(trace)).count();
+    assert_eq!(spans(streamed), spans(trace), "no stage of a stream is lost");
     assert!(!has(b"/v2/rerank"), "the caller's sampling holds");
     for text in [QUERY].iter().chain(&DOCUMENTS) {
         assert!(!has(text.as_bytes()), "{text}");

@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
 use topshelf_core::{Answer, Candidates, Context, Filter, Pipeline, Query, Ranking, TokenMatch};
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use super::context::PromptOptions;
@@ -238,6 +239,8 @@ fn streamed(app: Arc<App>, search: Search, candidates: Candidates) -> Response {
             }
         }
     };
+    // The request's span is left with the answer's head, before the stream begins.
+    let rest = rest.in_current_span();
     let events = stream::once(async move { event("candidates", &first) }).chain(stream::once(rest));
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }
