@@ -11,7 +11,7 @@
 //! calls it is looked whether anyone still waits for an answer.
 //!
 //! **What is computed together.** The native engine ([`crate::native`]) takes all tokens of a call as
-//! rows and rounds row by row, so nothing of this matters to it. On the ONNX path ([`crate::onnx`])
+//! rows and rounds row by row, so nothing of this matters to it. On the ONNX path (`crate::onnx`)
 //! a tensor is a single sequence, always. The usual int8 ONNX files quantise activations with one
 //! scale for the whole tensor (`DynamicQuantizeLinear`), so in a padded batch a pair's score depends
 //! on its neighbours, and the rule "same pair, same bits" would be lost. It costs nothing. 100 pairs

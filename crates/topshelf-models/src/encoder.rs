@@ -15,7 +15,7 @@
 //! | `Cls` | `[sequences, width]`: the last hidden state of each first token |
 //! | `Hidden` | `[tokens, width]`: the last hidden state of every token, sequences end to end |
 //!
-//! The implementations are [`crate::native`] and, over ONNX files, [`crate::onnx`]; which sequences
+//! The implementations are [`crate::native`] and, over ONNX files, `crate::onnx`; which sequences
 //! run together is decided in `src/batch.rs`.
 
 use crate::error::Result;

@@ -1,20 +1,27 @@
 //! Which engine runs a model: the native one ([`crate::native`]) where it knows the architecture
-//! and can read the weights, otherwise the ONNX runtime ([`crate::onnx`]).
+//! and can read the weights, otherwise the ONNX runtime (`crate::onnx`), in builds that have it.
 //!
 //! | variable | values | unset |
 //! | --- | --- | --- |
 //! | `TOPSHELF_ENGINE` | `native`, `onnx` | native if it can, else ONNX |
 //! | `TOPSHELF_PRECISION` | `int8`, `bf16`, `f32`: of the native engine | `int8` |
+//! | `TOPSHELF_THREADS` | a positive number | as many as the system offers |
 //!
-//! Falling back is told: the name of the engine, which every answer carries, ends with the reason.
+//! The ONNX runtime is the feature `onnx`, off by default: the native engine runs every model of the
+//! catalogue, and the runtime takes a twelfth of the whole build (decision 12). A build without it
+//! rejects what the native engine cannot run, with the reason. A build with it falls back, and the name
+//! of the engine, which every answer carries, ends with the reason.
 //!
 //! The variables are read when a model is loaded; [`Settings`] of the caller's own stand for them,
 //! for programs that put several engines side by side.
 
-use crate::encoder::{Encoder, Output, TokenBatch};
+use crate::encoder::Encoder;
+#[cfg(feature = "onnx")]
+use crate::encoder::{Output, TokenBatch};
 use crate::error::{ModelError, Result};
 use crate::native::{NativeEncoder, Precision, Refusal};
-use crate::onnx::{OnnxEncoder, default_threads};
+#[cfg(feature = "onnx")]
+use crate::onnx::OnnxEncoder;
 use crate::spec::ModelFolder;
 
 /// Forces an engine.
@@ -22,6 +29,18 @@ const ENGINE_VARIABLE: &str = "TOPSHELF_ENGINE";
 
 /// Sets the precision of the native engine.
 const PRECISION_VARIABLE: &str = "TOPSHELF_PRECISION";
+
+/// Sets the number of threads; anything but a positive number counts as unset.
+const THREADS_VARIABLE: &str = "TOPSHELF_THREADS";
+
+/// The number of threads a model runs on: `TOPSHELF_THREADS`, or what the system offers.
+pub fn default_threads() -> usize {
+    std::env::var(THREADS_VARIABLE)
+        .ok()
+        .and_then(|value| value.trim().parse().ok())
+        .filter(|&threads| threads > 0)
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// Which engine may run a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,30 +89,61 @@ impl Settings {
 ///
 /// # Errors
 ///
-/// [`ModelError::Unsupported`] if no engine, or not the forced one, can run the model, and what
-/// [`OnnxEncoder::load`] says.
+/// [`ModelError::Unsupported`] if no engine of this build, or not the forced one, can run the model;
+/// [`ModelError::Io`] and [`ModelError::Damaged`] for weights that cannot be read.
 pub fn open(folder: &ModelFolder, settings: Settings) -> Result<Box<dyn Encoder>> {
     let Settings { engine: choice, precision, threads } = settings;
-    let unsupported = |reason| ModelError::Unsupported { dir: folder.dir.clone(), reason };
-    let is_onnx = folder.weights().extension().is_some_and(|ending| ending == "onnx");
     if choice == Choice::Onnx {
-        if !is_onnx {
-            let reason = "the ONNX runtime reads model.onnx, and the folder has none".to_owned();
-            return Err(unsupported(reason));
-        }
-        return Ok(Box::new(OnnxEncoder::load(folder, threads)?));
+        return open_onnx(folder, threads, None);
     }
-    let reason = match NativeEncoder::load(folder, threads, precision) {
-        Ok(encoder) => return Ok(Box::new(encoder)),
-        Err(Refusal::Failed(error)) => return Err(error),
-        Err(Refusal::Unknown(reason)) => reason,
-    };
-    if choice == Choice::Native || !is_onnx {
-        return Err(unsupported(format!("the native engine cannot run it: {reason}")));
+    match NativeEncoder::load(folder, threads, precision) {
+        Ok(encoder) => Ok(Box::new(encoder)),
+        Err(Refusal::Failed(error)) => Err(error),
+        Err(Refusal::Unknown(reason)) if choice == Choice::Either && has_onnx_file(folder) => {
+            open_onnx(folder, threads, Some(reason))
+        }
+        Err(Refusal::Unknown(reason)) => {
+            Err(unsupported(folder, format!("the native engine cannot run it: {reason}")))
+        }
+    }
+}
+
+fn has_onnx_file(folder: &ModelFolder) -> bool {
+    folder.weights().extension().is_some_and(|ending| ending == "onnx")
+}
+
+fn unsupported(folder: &ModelFolder, reason: String) -> ModelError {
+    ModelError::Unsupported { dir: folder.dir.clone(), reason }
+}
+
+/// The ONNX runtime, forced or because the native engine cannot run the model.
+#[cfg(feature = "onnx")]
+fn open_onnx(
+    folder: &ModelFolder,
+    threads: usize,
+    not_native: Option<String>,
+) -> Result<Box<dyn Encoder>> {
+    if !has_onnx_file(folder) {
+        let reason = "the ONNX runtime reads model.onnx, and the folder has none";
+        return Err(unsupported(folder, reason.to_owned()));
     }
     let onnx = OnnxEncoder::load(folder, threads)?;
+    let Some(reason) = not_native else { return Ok(Box::new(onnx)) };
     let engine = format!("{} (not native: {reason})", onnx.engine());
     Ok(Box::new(Fallback { onnx, engine }))
+}
+
+/// This build has no ONNX runtime.
+#[cfg(not(feature = "onnx"))]
+fn open_onnx(
+    folder: &ModelFolder,
+    _threads: usize,
+    not_native: Option<String>,
+) -> Result<Box<dyn Encoder>> {
+    let not_native = not_native
+        .map_or_else(String::new, |reason| format!("the native engine cannot run it: {reason}; "));
+    let reason = format!("{not_native}this build has no ONNX runtime (the Cargo feature `onnx`)");
+    Err(unsupported(folder, reason))
 }
 
 /// The meaning of a variable's value; unset is empty.
@@ -107,11 +157,13 @@ pub(crate) fn setting<T>(
 }
 
 /// The ONNX runtime, with the reason why it was taken in its name.
+#[cfg(feature = "onnx")]
 struct Fallback {
     onnx: OnnxEncoder,
     engine: String,
 }
 
+#[cfg(feature = "onnx")]
 impl Encoder for Fallback {
     fn engine(&self) -> &str {
         &self.engine

@@ -8,7 +8,7 @@
 //! | a model in a folder of the user's | `folder`, `describe` |
 //! | where model files lie on disk, pulling and verifying them | [`store`], [`pull`] |
 //! | text to ids, pairs, truncation; in portions; tokens that are kept | [`tokenise`], `portions`, `token_cache` |
-//! | ids to hidden states or logits: the [`encoder::Encoder`] seam, the native engine and the ONNX path behind it, and which of them a model gets | [`encoder`], [`native`], [`onnx`], [`engine`] |
+//! | ids to hidden states or logits: the [`encoder::Encoder`] seam, the native engine and the ONNX path behind it, and which of them a model gets | [`encoder`], [`native`], `onnx`, [`engine`] |
 //! | whose turn it is, and which sequences run together | `queue`, `batch` |
 //! | (query, passage) to a logit | [`CrossEncoder`] |
 //! | text to a unit vector | [`BiEncoder`] |
@@ -31,6 +31,7 @@ mod golden;
 mod late_interaction;
 mod loaded;
 pub mod native;
+#[cfg(feature = "onnx")]
 pub mod onnx;
 mod portions;
 mod projection;

@@ -54,18 +54,6 @@ const ENGINE: &str = "rten-0.27";
 /// About a fifth of a second of work for a thread.
 const TOKENS_PER_THREAD: usize = 1024;
 
-/// Sets the number of threads; anything but a positive number counts as unset.
-pub const THREADS_VARIABLE: &str = "TOPSHELF_THREADS";
-
-/// The number of threads a model runs on: `TOPSHELF_THREADS`, or what the system offers.
-pub fn default_threads() -> usize {
-    std::env::var(THREADS_VARIABLE)
-        .ok()
-        .and_then(|value| value.trim().parse().ok())
-        .filter(|&threads| threads > 0)
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
 /// An output of the file: its node and the length of its rows.
 #[derive(Debug, Clone, Copy)]
 struct Head {

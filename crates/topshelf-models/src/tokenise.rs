@@ -33,8 +33,8 @@ use std::thread;
 use tokenizers::{Encoding, Token, Tokenizer};
 
 use crate::encoder::Sequence;
+use crate::engine::default_threads;
 use crate::error::{ModelError, Result};
-use crate::onnx::default_threads;
 use crate::spec::ModelFolder;
 use crate::token_cache::{DEFAULT_LIMIT, Key, TokenCache, TokenCacheCounts};
 

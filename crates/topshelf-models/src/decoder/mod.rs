@@ -34,9 +34,9 @@ use self::forward::{Decoder, Prefix, SHARED, Sequence};
 use self::gguf::Gguf;
 use self::vocabulary::Vocabulary;
 use crate::digest;
+use crate::engine::default_threads;
 use crate::error::{ModelError, Result};
 use crate::golden;
-use crate::onnx::default_threads;
 use crate::spec::{Family, ModelFolder, ModelSpec};
 use crate::worker::{Ticket, Worker};
 
