@@ -2,8 +2,14 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-# Everything that must pass before a change lands.
-check: format lint licences docs test shared-cache neon instruction-counts slow reports server
+# Everything that must pass before a change lands, with a table of what each part took; `just check --list`
+# names the parts, `just check lint docs` runs some of them.
+check *options:
+    python3 scripts/gate.py {{options}}
+
+# For the daily loop: formatting, clippy, unit tests.
+check-fast: format lint
+    cargo test --workspace --locked --lib --bins
 
 # Formatting of Rust and TOML, spelling.
 format:
@@ -11,9 +17,19 @@ format:
     taplo fmt --check
     typos
 
-# Clippy, pedantic, with the allow-list of Cargo.toml.
+# What the checks below need beyond Rust and Python, all at once.
+tools:
+    scripts/install_tools.sh
+
+# All code and all tests. Always the whole workspace: `-p` resolves other features, and compiles everything again.
+build:
+    cargo test --workspace --locked --no-run
+    cargo test --workspace --locked --no-run --test slow --test shared
+
+# Clippy, pedantic, with the allow-list of Cargo.toml: everything with its tests, and the program as it is shipped.
 lint:
-    cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --locked -- -D warnings
 
 # Licences, duplicate versions and sources of the dependencies.
 licences:
@@ -41,17 +57,23 @@ instruction-counts *options="--if-possible":
 
 # The slow group: effectiveness on ../shared/data where that folder is, and the demo.
 slow:
-    cargo test --workspace --test slow -- --nocapture --test-threads 1
+    cargo test --workspace --locked --test slow -- --nocapture --test-threads 1
 
-# The reports in a real browser, light and dark, wide and narrow; installs chromium.
-reports *options="--if-possible":
+# The reports and the server's page in a real browser, light and dark, wide and narrow; installs chromium.
+browser *options="--if-possible":
     python3 scripts/report_in_browser.py --binary target/debug/topshelf {{options}}
-
-# The server: nonsense and overload, the page in a real browser, existing clients, its own description.
-server *options="--if-possible":
-    python3 scripts/server_robustness.py --binary target/debug/topshelf
     node scripts/server_in_browser.mjs --binary target/debug/topshelf {{options}}
+
+# The server under nonsense, overload, broken connections; its end.
+robustness *options:
+    python3 scripts/server_robustness.py --binary target/debug/topshelf {{options}}
+
+# The server as existing clients use it: vendors' SDKs and frameworks; installs them.
+clients *options="--if-possible":
     python3 scripts/sdk_clients.py --binary target/debug/topshelf {{options}}
+
+# The server against its own description; installs schemathesis.
+openapi *options="--if-possible":
     python3 scripts/server_openapi.py --binary target/debug/topshelf {{options}}
 
 # The server under load, beside its peers; options go through: `just load clients --quick`.

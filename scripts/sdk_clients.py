@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Existing clients against a real server: vendors' SDKs, LangChain, LlamaIndex, LiteLLM.
 
-    scripts/sdk_clients.py [--if-possible] [--binary FILE] [--only WORD] [--environment NAME]
+    scripts/sdk_clients.py [--if-possible] [--install] [--binary FILE] [--only WORD] [--environment NAME]
 
 The server is started on a free port with the default cross-encoder under the vendors' model names. Every
 client reranks the same documents; order and scores have to be those of `topshelf rerank`, and a wrong
@@ -11,7 +11,8 @@ for the SDKs at their newest, `frameworks.py` for integrations that pin older on
 of its own in target/sdk-clients, with the packages that the list beside it pins.
 
 Where the packages can't be installed, says so and ends with status 2; with --if-possible, 0. A server that
-is not built is an error: `cargo build --release -p topshelf-cli`.
+is not built is an error: `cargo build --release -p topshelf-cli`. `--install` installs the packages and does
+nothing else.
 """
 
 import argparse
@@ -44,7 +45,7 @@ DOCUMENTS = [
 
 def main():
     options = arguments()
-    if not options.binary.exists():
+    if not options.install and not options.binary.exists():
         print(f"{options.binary} is not built: cargo build --release -p topshelf-cli", file=sys.stderr)
         return 1
     environments = [options.environment] if options.environment else ENVIRONMENTS
@@ -52,6 +53,8 @@ def main():
     if missing := [name for name, python in pythons.items() if python is None]:
         print(f"#### SDK CLIENTS NOT RUN: can't install {', '.join(missing)}", file=sys.stderr)
         return 0 if options.if_possible else 2
+    if options.install:
+        return 0
     passed = failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
@@ -72,6 +75,7 @@ def main():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--if-possible", action="store_true")
+    parser.add_argument("--install", action="store_true", help="install the packages and do nothing else")
     binary = ROOT / "target" / "release" / "topshelf"
     parser.add_argument("--binary", type=pathlib.Path, default=binary)
     parser.add_argument("--only", default="", help="cases whose name has this word")

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The page of `topshelf serve` in a real browser, headless Chromium.
 //
-//     scripts/server_in_browser.mjs [--if-possible] [--binary FILE] [--keep FOLDER] [--only WORD]
+//     scripts/server_in_browser.mjs [--if-possible] [--install] [--binary FILE] [--keep FOLDER] [--only WORD]
 //
 // A small index is made and served with two rerankers. The page is used as by a person: it is typed into,
 // clicked, walked through by keyboard, held like a phone; what it shows is compared with what the server
@@ -10,6 +10,7 @@
 // Needed: chromium, which is installed with apt-get where it is missing, by root; playwright-core, which is
 // installed with npm into target/server-in-browser. Where that can't be done, says so and ends with status 2;
 // with --if-possible, 0. A server that is not built is an error: `cargo build --release -p topshelf-cli`.
+// `--install` installs both and does nothing else.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
@@ -438,13 +439,14 @@ async function main() {
   const { values: options } = parseArgs({
     options: {
       "if-possible": { type: "boolean", default: false },
+      install: { type: "boolean", default: false },
       binary: { type: "string", default: path.join(ROOT, "target", "release", "topshelf") },
       keep: { type: "string" },
       only: { type: "string", default: "" },
     },
   });
   const binary = path.resolve(options.binary);
-  if (!fs.existsSync(binary)) {
+  if (!options.install && !fs.existsSync(binary)) {
     console.error(`${binary} is not built: cargo build --release -p topshelf-cli`);
     return 1;
   }
@@ -455,6 +457,7 @@ async function main() {
     console.error(`#### PAGE NOT OPENED: no ${missing}, and it can't be installed`);
     return options["if-possible"] ? 0 : 2;
   }
+  if (options.install) return 0;
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "server-in-browser-"));
   const pictures = path.resolve(options.keep ?? path.join(scratch, "pictures"));
   fs.mkdirSync(pictures, { recursive: true });

@@ -33,4 +33,5 @@ if ! have; then
     [ "$if_possible" = 1 ] && exit 0
     exit 2
 fi
-exec cargo test -p topshelf-cache --features shared-tests --test it -- shared
+# The whole workspace is named, so that its features are those of every other build.
+exec cargo test --workspace --locked --test shared

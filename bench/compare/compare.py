@@ -70,7 +70,7 @@ def install(folder):
 def build():
     """Builds Topshelf's engine and the Rust peers; without the latter they are left out."""
     cargo = ["cargo", "build", "--release", "--locked"]
-    own = [*cargo, "-p", "topshelf", "--example", "engine"]
+    own = [*cargo, "--workspace", "--example", "engine"]
     subprocess.run(own, check=True, cwd=ROOT, stdout=sys.stderr)
     environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET / "bench-peers")}
     subprocess.run(cargo, check=False, cwd=HERE / "rust", env=environment, stdout=sys.stderr)

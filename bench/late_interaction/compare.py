@@ -73,7 +73,7 @@ def install(given):
 def build():
     """Builds Topshelf's side and next-plaid's; without the latter it is left out."""
     cargo = ["cargo", "build", "--release", "--locked"]
-    own = [*cargo, "-p", "topshelf", "--example", "token_vectors"]
+    own = [*cargo, "--workspace", "--example", "token_vectors"]
     subprocess.run(own, check=True, cwd=ROOT, stdout=sys.stderr)
     environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET / "bench-peers")}
     subprocess.run(cargo, check=False, cwd=HERE / "rust", env=environment, stdout=sys.stderr)

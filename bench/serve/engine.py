@@ -17,7 +17,7 @@ class Engine:
     def __init__(self, path, cores, loads):
         """Builds it if need be, and gives it the queries with their documents."""
         if not path.exists():
-            command = ["cargo", "build", "--release", "--locked", "-p", "topshelf", "--example", "engine"]
+            command = ["cargo", "build", "--release", "--locked", "--workspace", "--example", "engine"]
             subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
         self.process = subprocess.Popen(
             [str(path)],

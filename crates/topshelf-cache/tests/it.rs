@@ -4,8 +4,5 @@
 mod callers;
 #[path = "it/disk.rs"]
 mod disk;
-#[cfg(feature = "shared-tests")]
-#[path = "it/shared.rs"]
-mod shared;
 #[path = "it/support.rs"]
 mod support;

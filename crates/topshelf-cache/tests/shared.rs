@@ -3,6 +3,10 @@
 //!
 //! Needs `redis-server` and `redis-cli` on the path; `just shared-cache` sees to it.
 
+#[path = "it/support.rs"]
+#[allow(dead_code)] // each of the two test programs uses a part of it
+mod support;
+
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::support::{Counting, ask_and_check, numbered, with_cache};
+use support::{Counting, ask_and_check, numbered, with_cache};
 use tempfile::TempDir;
 use topshelf_cache::{CacheOptions, ScoreCache, SharedOptions};
 

@@ -16,7 +16,7 @@ mod pace;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -48,6 +48,22 @@ fn run(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
+/// The folder of the collections' indexes, made by the first test that wants one and used by the others.
+fn indexes() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slow-indexes");
+        let _ = std::fs::remove_dir_all(&folder); // of an earlier run, if there was one
+        std::fs::create_dir_all(&folder).expect("a folder for indexes");
+        folder
+    })
+}
+
+/// The index of a collection in [`indexes`].
+fn index_of(collection: &str) -> String {
+    indexes().join(collection).to_str().expect("UTF-8").to_owned()
+}
+
 fn pull_default_models() {
     let models = run(&["models", "pull"]);
     assert_eq!(models["models"].as_array().map(Vec::len), Some(2));
@@ -72,19 +88,17 @@ fn effectiveness() {
         std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/effectiveness.json"));
     let expected: Value =
         serde_json::from_slice(&expected.expect("the expected figures")).expect("JSON");
-    let scratch = tempfile::tempdir().expect("a temporary folder");
     let mut wrong = Vec::new();
     for experiment in expected["experiments"].as_array().expect("experiments") {
         let name = experiment["name"].as_str().expect("a name");
         if !pace::affords(name, experiment["tokens"].as_u64().expect("how much it reads")) {
             continue;
         }
-        let index = scratch.path().join(experiment["index"].as_str().unwrap_or("none"));
-        let index = index.to_str().expect("UTF-8");
+        let index = experiment["index"].as_str().map(index_of);
         let mut arguments: Vec<&str> = Vec::new();
         let given = experiment["arguments"].as_array().expect("arguments");
         arguments.extend(given.iter().map(|argument| argument.as_str().expect("text")));
-        if experiment["index"].is_string() {
+        if let Some(index) = &index {
             arguments.extend(["--index", index]);
         }
         let answer = run(&arguments);
@@ -185,10 +199,13 @@ fn tuned_on_one_half_it_holds_on_the_other() {
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| scratch.path().join(name).to_str().expect("UTF-8").to_owned();
     let (profile, report) = (path("topshelf.toml"), path("report.html"));
+    let index = index_of("claude");
     let answer = run(&[
         "tune",
         "--data",
         data.to_str().expect("UTF-8"),
+        "--index",
+        &index,
         "--depth",
         "20",
         "--no-cache",
@@ -223,6 +240,8 @@ fn tuned_on_one_half_it_holds_on_the_other() {
         "eval",
         "--data",
         data.to_str().expect("UTF-8"),
+        "--index",
+        &index,
         "--systems",
         "hybrid",
         "--profile",
@@ -234,10 +253,9 @@ fn tuned_on_one_half_it_holds_on_the_other() {
 
 #[test]
 fn scores_that_are_kept_cost_a_hundredth_at_most() {
-    // A hundred queries where that is done in a minute; the ratio is that of any number.
-    let queries =
-        if pace::affords("scores that are kept, 100 queries", 2_100_000) { 100 } else { 12 };
-    let found = candidates("claude-codebase-chunks", "bm25-anserini-top100.trec", queries);
+    // The ratio is that of any number of queries.
+    const QUERIES: usize = 12;
+    let found = candidates("claude-codebase-chunks", "bm25-anserini-top100.trec", QUERIES);
     let Some(candidates) = found else { return };
     pull_default_models();
     let dir = tempfile::tempdir().expect("a temporary folder");

@@ -1,5 +1,5 @@
 //! The rules of ARCHITECTURE.md that can be checked: who may know whom, who may use `anyhow`,
-//! where `unsafe` may stand.
+//! where `unsafe` may stand, and how the dependencies are compiled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -120,4 +120,62 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// The dependencies whose level of optimisation a profile sets.
+fn levels(manifest: &toml::Table, profile: &str) -> BTreeMap<String, i64> {
+    let packages = manifest["profile"][profile]["package"].as_table().expect("a table");
+    let external = packages.iter().filter(|(name, _)| !name.starts_with("topshelf"));
+    external
+        .filter_map(|(name, settings)| {
+            Some((name.clone(), settings.get("opt-level")?.as_integer()?))
+        })
+        .collect()
+}
+
+#[test]
+fn dependencies_are_optimised_in_tests_as_they_are_in_releases() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |name: &str| -> toml::Table {
+        fs::read_to_string(root.join(name)).unwrap().parse().unwrap()
+    };
+    let manifest = read("Cargo.toml");
+    let [dev, release] = ["dev", "release"].map(|profile| levels(&manifest, profile));
+    assert_eq!(dev, release, "the lists of the two profiles in Cargo.toml differ");
+    let lock = read("Cargo.lock");
+    let packages = lock["package"].as_array().unwrap();
+    let locked: BTreeSet<&str> =
+        packages.iter().filter_map(|package| package["name"].as_str()).collect();
+    let gone: Vec<_> = dev.keys().filter(|name| !locked.contains(name.as_str())).collect();
+    assert!(gone.is_empty(), "Cargo.toml sets a level for {gone:?}, which nothing depends on");
+}
+
+/// External packages with their features, one `NAME vVERSION FEATURES` each, as cargo resolves them for this
+/// selection of packages and kinds of dependencies.
+fn features(selection: &[&str], edges: &str) -> BTreeSet<String> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["tree", "--locked", "--offline", "--no-dedupe", "--prefix", "none"])
+        .args(["--format", "{p} {f}", "--edges", edges])
+        .args(selection)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines()
+        .filter(|line| !line.starts_with("topshelf"))
+        .map(|line| line.replace(" (proc-macro)", ""))
+        .collect()
+}
+
+#[test]
+fn the_program_and_the_tests_have_the_same_features_of_every_dependency() {
+    let program = features(&["--package", "topshelf-cli"], "normal,build");
+    let tests = features(&["--workspace"], "normal,build,dev");
+    let different: Vec<_> = program.difference(&tests).collect();
+    assert!(
+        different.is_empty(),
+        "a build of the program would compile these again after the tests: {different:?}"
+    );
 }
