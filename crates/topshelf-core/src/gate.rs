@@ -70,7 +70,7 @@ pub struct Gate {
 }
 
 /// What a gate found for one query.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GateReport {
     /// The signal: `margin:dense:3`.
     pub signal: String,

@@ -9,7 +9,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::context::estimate_tokens;
 use crate::error::{Blame, Error, Result};
@@ -123,7 +123,7 @@ pub struct Written {
 }
 
 /// What was asked of models and services that are paid by use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Calls that were answered.
     pub calls: u64,

@@ -126,6 +126,44 @@ impl Ranking {
         Self::from_hits(stage, scale, scored, unscored)
     }
 
+    /// A ranking that was recorded: `hits` in the order in which they stood. No signal is added.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use topshelf_core::{Passage, Ranking, Scale};
+    /// let found = [(Arc::new(Passage::standalone("a", "", "text")), 1.0)];
+    /// let ranking = Ranking::new("bm25", Scale::Bm25, found)?;
+    /// let hits = ranking.hits().to_vec();
+    /// assert_eq!(Ranking::restored("bm25", Scale::Bm25, hits)?, ranking);
+    /// # Ok::<(), topshelf_core::Error>(())
+    /// ```
+    pub fn restored(stage: impl Into<String>, scale: Scale, hits: Vec<Hit>) -> Result<Self> {
+        let stage = stage.into();
+        Self::check(&stage, &hits)?;
+        Ok(Self { stage, scale, hits })
+    }
+
+    /// Refuses scores that are not finite and passages that stand twice.
+    fn check(stage: &str, hits: &[Hit]) -> Result<()> {
+        let mut seen = HashSet::with_capacity(hits.len());
+        for hit in hits {
+            let names = || (stage.to_owned(), hit.passage.id.clone());
+            if !hit.score.is_finite() {
+                let (stage, passage) = names();
+                return Err(Error::NotFinite { stage, passage, score: hit.score });
+            }
+            if !seen.insert(hit.passage.id.as_str()) {
+                let (stage, passage) = names();
+                return Err(Error::DuplicatePassage { passage, stage });
+            }
+        }
+        Ok(())
+    }
+
     /// Orders `hits` by their scores, leaves this stage's signal on each, and puts `unscored`
     /// behind them as they come.
     pub(crate) fn from_hits(
@@ -135,16 +173,7 @@ impl Ranking {
         unscored: Vec<Hit>,
     ) -> Result<Self> {
         let stage = stage.into();
-        let mut seen = HashSet::with_capacity(hits.len());
-        for hit in &hits {
-            if !hit.score.is_finite() {
-                let passage = hit.passage.id.clone();
-                return Err(Error::NotFinite { stage, passage, score: hit.score });
-            }
-            if !seen.insert(hit.passage.id.as_str()) {
-                return Err(Error::DuplicatePassage { passage: hit.passage.id.clone(), stage });
-            }
-        }
+        Self::check(&stage, &hits)?;
         hits.sort_by(Self::order);
         for (position, hit) in hits.iter_mut().enumerate() {
             let (score, rank) = (hit.score, position + 1);

@@ -3,13 +3,13 @@
 //! Nothing degrades in silence: what was skipped, cut, left unread or withheld stands here with its
 //! count and its reason. Times are wall-clock milliseconds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::gate::GateReport;
 use crate::language_model::Usage;
 
 /// What ran for one query.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The retrievers, in their order.
     pub retrievers: Vec<RetrieverReport>,
@@ -22,7 +22,7 @@ pub struct Report {
 }
 
 /// What one retriever did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetrieverReport {
     /// Its name.
     pub name: String,
@@ -33,7 +33,7 @@ pub struct RetrieverReport {
 }
 
 /// What the second stage did for one query.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SecondStageReport {
     /// What the gate saw, if there is one.
     pub gate: Option<GateReport>,
@@ -54,7 +54,7 @@ pub struct SecondStageReport {
 }
 
 /// Why nothing was reranked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Skipped {
     /// The gate found the first stage clear.
@@ -66,7 +66,7 @@ pub enum Skipped {
 }
 
 /// A reranker that was asked and did not answer, or not all of it in time.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RerankFailure {
     /// The model.
     pub model: String,
@@ -89,7 +89,7 @@ impl SecondStageReport {
 }
 
 /// What one reranker did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RerankReport {
     /// The model.
     pub model: String,
@@ -118,7 +118,7 @@ pub struct RerankReport {
 }
 
 /// A passage that did not fit into the reranker's window.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Truncated {
     /// The passage's id.
     pub passage: String,
@@ -127,7 +127,7 @@ pub struct Truncated {
 }
 
 /// A passage without a score from the reranker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
     /// The passage's id.
     pub passage: String,
@@ -136,7 +136,7 @@ pub struct Failed {
 }
 
 /// What a threshold withheld.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ThresholdReport {
     /// The least probability of a result.
     pub min_relevance: f32,
@@ -147,7 +147,7 @@ pub struct ThresholdReport {
 }
 
 /// How a deadline was kept.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeadlineReport {
     /// What was allowed, in milliseconds.
     pub allowed: f64,

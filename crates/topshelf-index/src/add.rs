@@ -22,11 +22,11 @@ use std::time::Instant;
 use topshelf_core::{EmbedKind, Embedder, ModelIdentity, Passage, TokenEmbedder, TokenVectors};
 
 pub use self::given::{GivenDocument, add_documents, remove_documents};
-use self::reader::{Item, Reader};
+use self::reader::{Item, Reader, looks_unchanged, options_digest};
 use crate::chunk::ChunkOptions;
 use crate::error::{IndexError, Result};
 use crate::files::{FileEntry, FileTable};
-use crate::ingest::{IngestOptions, SkipReason, Skipped, Warning, walk};
+use crate::ingest::{IngestOptions, SkipReason, Skipped, SourceFile, Warning, walk};
 use crate::state::Totals;
 use crate::writer::Writer;
 
@@ -59,6 +59,15 @@ pub struct AddOptions {
     pub sync: bool,
     /// Set to true to stop; the index is then left as it was.
     pub interrupt: Option<Arc<AtomicBool>>,
+}
+
+impl AddOptions {
+    /// Whether [`add()`] would leave `source` as the entry of its path has it, without reading it:
+    /// length, time and these options are as recorded. For those who add files in portions and want
+    /// to know how much there is to do.
+    pub fn is_up_to_date(&self, entry: &FileEntry, source: &SourceFile) -> bool {
+        entry.options == options_digest(self) && looks_unchanged(entry, source)
+    }
 }
 
 /// What [`add()`] tells while it works.

@@ -115,16 +115,9 @@ impl Reader<'_> {
     fn read(&self, source: &SourceFile) -> Result<(), Gone> {
         let path = canonical(&source.path);
         let options = options_digest(self.options);
-        let modified = source
-            .modified
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-            .map_or(0, |since| since.as_nanos() as i128);
+        let modified = modified(source);
         let known = self.known.get(&path).filter(|known| known.options == options);
-        if let Some(known) = known
-            && known.bytes == source.bytes
-            && known.modified == modified
-            && modified != 0
-        {
+        if let Some(known) = known.filter(|known| looks_unchanged(known, source)) {
             return self.send(Item::Unchanged(Box::new(known.clone())));
         }
         let sha256 = match hash(&source.path) {
@@ -202,8 +195,20 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// When a file was last changed, in nanoseconds since 1970; 0 if that is not known.
+fn modified(source: &SourceFile) -> i128 {
+    let since = source.modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_nanos() as i128)
+}
+
+/// Whether length and time of a file are as recorded.
+pub(super) fn looks_unchanged(known: &FileEntry, source: &SourceFile) -> bool {
+    let modified = modified(source);
+    known.bytes == source.bytes && known.modified == modified && modified != 0
+}
+
 /// A digest of the options that change what passages a file gives.
-fn options_digest(options: &AddOptions) -> String {
+pub(super) fn options_digest(options: &AddOptions) -> String {
     let text = format!("{READING} {:?} {:?}", options.ingest, options.chunk);
     hex(&Sha256::digest(text.as_bytes())[..8])
 }
