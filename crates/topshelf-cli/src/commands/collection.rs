@@ -1,10 +1,7 @@
 //! Systems over judged queries: what `eval` and `demo` share.
 //!
-//! A *system* is a first stage (`bm25`, `dense`, `hybrid`, or `candidates` from a run file) with
-//! or without the second stage behind it, written `hybrid+rerank`, and with the policies of the
-//! second stage that take part, written `hybrid+rerank+blend`. Each answers every judged query; what
-//! it answers is measured by the evaluator. What the second stage did to the order of the first is
-//! in `reordering.rs`.
+//! Each system (`system.rs`) answers every judged query; what it answers is measured by the
+//! evaluator. What the second stage did to the order of the first is in `reordering.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,9 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::ValueEnum as _;
 use topshelf::eval::{Evaluation, LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
-use topshelf::tune::setup::{FirstStage, Retrievers};
+use topshelf::tune::setup::FirstStage;
 use topshelf::tune::{Unit, gate};
 use topshelf::{
     Answer, BiEncoder, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
@@ -23,7 +19,7 @@ use topshelf::{
 };
 
 use super::reordering;
-use crate::args::{RetrieverName, time};
+pub(super) use super::system::{Stage, System};
 use crate::exit::usage;
 use crate::output::{GateAt, LatencyMs, SystemDifference, SystemMeasured};
 use crate::progress::Progress;
@@ -34,105 +30,6 @@ const SIGNIFICANT: f64 = 0.05;
 
 /// The seed of resampling: the same figures give the same interval every time.
 pub(super) const SEED: u64 = 1;
-
-/// Where candidates come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    Retriever(RetrieverName),
-    /// A run file.
-    Candidates,
-}
-
-/// What is measured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct System {
-    pub(super) stage: Stage,
-    pub(super) reranked: bool,
-    /// Whether the rerank score is blended with the first stage's.
-    pub(super) blended: bool,
-    /// Whether a gate may skip reranking.
-    pub(super) gated: bool,
-    /// A deadline of its own.
-    pub(super) deadline: Option<Duration>,
-}
-
-impl System {
-    /// Reads `hybrid+rerank` and the like.
-    pub(super) fn parse(name: &str) -> Result<Self> {
-        let unknown = || {
-            usage(format!(
-                "no system is called \"{name}\"; there are bm25, dense, hybrid, colbert, \
-                 hybrid-colbert, candidates, each also with +rerank, and that with +blend, +gate and a deadline such as @100ms \
-                 behind it"
-            ))
-        };
-        let (name, deadline) = match name.trim().split_once('@') {
-            Some((name, deadline)) => (name, Some(time(deadline).map_err(usage)?)),
-            None => (name.trim(), None),
-        };
-        let mut parts = name.split('+');
-        let stage = match parts.next() {
-            Some("candidates") => Stage::Candidates,
-            Some(name) => {
-                Stage::Retriever(RetrieverName::from_str(name, false).map_err(|_| unknown())?)
-            }
-            None => return Err(unknown()),
-        };
-        let mut own = Self { stage, reranked: false, blended: false, gated: false, deadline };
-        for part in parts {
-            let set = match part {
-                "rerank" => &mut own.reranked,
-                "blend" if own.reranked => &mut own.blended,
-                "gate" if own.reranked => &mut own.gated,
-                _ => return Err(unknown()),
-            };
-            if std::mem::replace(set, true) {
-                return Err(unknown());
-            }
-        }
-        if deadline.is_some() && !own.reranked {
-            return Err(usage("a deadline goes with a system that reranks: hybrid+rerank@100ms"));
-        }
-        Ok(own)
-    }
-
-    pub(super) fn name(&self) -> String {
-        let stage = match self.stage {
-            Stage::Retriever(name) => Retrievers::from(name).name(),
-            Stage::Candidates => "candidates",
-        };
-        let part = |there, name| if there { name } else { "" };
-        let deadline = self
-            .deadline
-            .map_or(String::new(), |deadline| format!("@{}ms", deadline.as_secs_f64() * 1e3));
-        format!(
-            "{stage}{}{}{}{deadline}",
-            part(self.reranked, "+rerank"),
-            part(self.blended, "+blend"),
-            part(self.gated, "+gate")
-        )
-    }
-
-    /// The same without its second stage; `None` for one that has none.
-    fn first_stage(&self) -> Option<Self> {
-        self.reranked.then_some(Self { reranked: false, ..self.without_policies() })
-    }
-
-    /// The same without a policy; `None` for one that has none.
-    fn plain(&self) -> Option<Self> {
-        let plain = self.without_policies();
-        (plain != *self).then_some(plain)
-    }
-
-    fn without_policies(&self) -> Self {
-        Self { blended: false, gated: false, deadline: None, ..self.clone() }
-    }
-
-    /// Whether it needs the bi-encoder.
-    pub(super) fn embeds(&self) -> bool {
-        matches!(self.stage, Stage::Retriever(name) if Retrievers::from(name).by_meaning())
-    }
-}
 
 /// A judged query.
 pub(super) struct Judged {
@@ -178,6 +75,57 @@ impl Answered {
     pub(super) fn measured(name: String, run: Run) -> Self {
         Self { name, run, system: None, latency: None, traces: Vec::new() }
     }
+
+    /// What `system` answered, query by query: `None` where it found nothing to look up.
+    pub(super) fn collect<'q>(
+        system: &System,
+        answers: impl IntoIterator<Item = (&'q Judged, Option<Answer>, Duration)>,
+        unit: Unit,
+    ) -> Result<Self> {
+        let name = system.name();
+        let (mut run, mut traces) = (Run::new(&name), Vec::new());
+        let mut durations = Vec::new();
+        for (query, answer, duration) in answers {
+            durations.push(duration);
+            let Some(answer) = answer else { continue };
+            run.insert(&query.id, unit.lines(&answer.ranking))?;
+            if let Some(report) = answer.report.second_stage {
+                traces.push(Trace {
+                    id: query.id.clone(),
+                    text: query.text.clone(),
+                    candidates: answer.candidates,
+                    ranking: answer.ranking,
+                    retrievers: answer.report.retrievers,
+                    report,
+                });
+            }
+        }
+        let latency = LatencySummary::of(durations).filter(|_| {
+            // Reading candidates out of a file is no retrieval; its time says nothing.
+            system.reranked || system.stage != Stage::Candidates
+        });
+        Ok(Self { name, run, system: Some(system.clone()), latency, traces })
+    }
+}
+
+/// A system that is ready to answer.
+pub(super) struct Ready<'a> {
+    parts: &'a Parts<'a>,
+    second_stage: Option<SecondStage>,
+    /// Of a system that retrieves.
+    pipeline: Option<Pipeline>,
+}
+
+impl Ready<'_> {
+    /// The answer and the time it took; `None` where the query has nothing to look up.
+    pub(super) fn answer(&self, query: &Judged) -> Result<(Option<Answer>, Duration)> {
+        let start = Instant::now();
+        let answer = match &self.pipeline {
+            Some(pipeline) => search(pipeline, query)?,
+            None => self.parts.rerank_given(self.second_stage.as_ref(), query)?,
+        };
+        Ok((answer, start.elapsed()))
+    }
 }
 
 impl Parts<'_> {
@@ -190,42 +138,25 @@ impl Parts<'_> {
     ) -> Result<Vec<Answered>> {
         let mut answered = Vec::new();
         for system in systems {
-            let name = system.name();
-            let mut progress = Progress::new(&name, Some(queries.len() as u64), "queries");
-            let second_stage = self.second_stage(system)?;
-            let pipeline = self.pipeline(system, second_stage.as_ref())?;
-            let (mut run, mut traces) = (Run::new(&name), Vec::new());
-            let mut durations: Vec<Duration> = Vec::new();
+            let ready = self.ready(system)?;
+            let mut progress = Progress::new(system.name(), Some(queries.len() as u64), "queries");
+            let mut answers = Vec::new();
             for query in queries {
-                let start = Instant::now();
-                let answer = match &pipeline {
-                    Some(pipeline) => search(pipeline, query)?,
-                    None => self.rerank_given(second_stage.as_ref(), query)?,
-                };
-                durations.push(start.elapsed());
-                if let Some(answer) = answer {
-                    run.insert(&query.id, unit.lines(&answer.ranking))?;
-                    if let Some(report) = answer.report.second_stage {
-                        traces.push(Trace {
-                            id: query.id.clone(),
-                            text: query.text.clone(),
-                            candidates: answer.candidates,
-                            ranking: answer.ranking,
-                            retrievers: answer.report.retrievers,
-                            report,
-                        });
-                    }
-                }
+                let (answer, duration) = ready.answer(query)?;
+                answers.push((query, answer, duration));
                 progress.add(1);
             }
             progress.finish();
-            let latency = LatencySummary::of(durations).filter(|_| {
-                // Reading candidates out of a file is no retrieval; its time says nothing.
-                system.reranked || system.stage != Stage::Candidates
-            });
-            answered.push(Answered { name, run, system: Some(system.clone()), latency, traces });
+            answered.push(Answered::collect(system, answers, unit)?);
         }
         Ok(answered)
+    }
+
+    /// The system, ready to answer.
+    pub(super) fn ready(&self, system: &System) -> Result<Ready<'_>> {
+        let second_stage = self.second_stage(system)?;
+        let pipeline = self.pipeline(system, second_stage.as_ref())?;
+        Ok(Ready { parts: self, second_stage, pipeline })
     }
 
     /// The second stage with the policies that take part in this system.

@@ -20,6 +20,7 @@ mod search;
 mod second_stage;
 mod serve;
 mod spending;
+mod system;
 mod tune;
 mod tuned;
 
@@ -178,6 +179,16 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(flag)
+}
+
+/// Lets Ctrl-C end the program at once, after saying `parting`: for a command that goes on from where
+/// it was, because whatever it does is on disk when it is done.
+fn exit_on_interrupt(parting: &'static str) -> Result<()> {
+    ctrlc::set_handler(move || {
+        eprintln!("\n{parting}");
+        std::process::exit(130);
+    })
+    .context("cannot listen for Ctrl-C")
 }
 
 /// A path as a person wrote it.
