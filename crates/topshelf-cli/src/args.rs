@@ -42,7 +42,7 @@ pub(crate) const DEFAULT_EMBEDDER: &str = "BAAI/bge-small-en-v1.5";
     version,
     after_help = "\
 Examples:
-  topshelf demo                                  the whole thing on real text, in a few minutes
+  topshelf demo                                  the whole thing on real text, in a minute
   topshelf models pull                           get the default models
   topshelf index add docs/ --index docs.index    index a folder
   topshelf search 'how do I log in?' --index docs.index

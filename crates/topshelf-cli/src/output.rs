@@ -17,9 +17,9 @@ pub(crate) use topshelf_server::answer::{
 };
 
 pub(crate) use self::evaluated::{
-    Calibrated, DemoAnswer, DemoExample, DemoMove, EvalAnswer, EvalCompared, FigureChange, GateAt,
-    LatencyMs, Loser, LoserDocument, Moves, QueriesChanged, RecallAt, SecondStageMeasured,
-    StageLatency, SystemChange, SystemDifference, SystemMeasured,
+    Calibrated, DemoAnswer, DemoExample, DemoMove, DemoStage, EvalAnswer, EvalCompared,
+    FigureChange, GateAt, LatencyMs, Loser, LoserDocument, Moves, QueriesChanged, RecallAt,
+    SecondStageMeasured, StageLatency, SystemChange, SystemDifference, SystemMeasured,
 };
 
 /// What `models list` answers.

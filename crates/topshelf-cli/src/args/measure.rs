@@ -236,14 +236,25 @@ fn budget(text: &str) -> Result<topshelf::tune::Budget, String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
   topshelf demo
-  topshelf demo --query 'how do I parse a date?'   show this query before and after")]
+  topshelf demo --query 'how do I get random numbers?'            a question of your own
+  topshelf demo --folder docs/ --query 'how do I log in?'         your own files
+  topshelf demo --full                                            all documentation, 100 candidates
+
+The first answer is there after seconds. Ctrl-C is safe at any time: the same command goes on from there.")]
 pub(crate) struct DemoArguments {
-    /// Show this query's ranking before and after instead of the built-in one.
+    /// Show this question before and after reranking instead of the built-in one.
     #[arg(long)]
     pub(crate) query: Option<String>,
-    /// Where the demo's index is kept (default: a folder of Topshelf's cache).
+    /// Ask --query of the documents in this folder; nothing is measured, since nobody has judged them.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["full", "cargo_home"])]
+    pub(crate) folder: Option<PathBuf>,
+    /// Index changelogs and docs beside the READMEs, and rerank 100 candidates instead of 30.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Where the demo's index is kept (default: a folder of Topshelf's cache). What was measured is
+    /// kept beside it.
     #[arg(long, value_name = "DIR")]
     pub(crate) index: Option<PathBuf>,
     /// Cargo's home folder (default: $CARGO_HOME or ~/.cargo).

@@ -285,14 +285,18 @@ pub(crate) struct FigureChange {
 /// What `demo` answers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DemoAnswer {
-    /// Packages whose documentation was indexed.
+    /// What was indexed, in words; with `--folder` the folder.
+    pub(crate) collection: String,
+    /// Packages whose documentation was indexed; 0 with `--folder`.
     pub(crate) packages: usize,
     /// Packages of Cargo.lock that are not in cargo's registry folder.
     pub(crate) packages_missing: usize,
     /// Documents and passages.
     pub(crate) totals: IndexTotals,
-    /// The figures.
-    pub(crate) evaluation: EvalAnswer,
+    /// The figures; absent with `--folder` and where no judged question can be answered.
+    pub(crate) evaluation: Option<EvalAnswer>,
+    /// Questions that an earlier run had measured, with the times of then.
+    pub(crate) resumed: usize,
     /// One query before and after reranking.
     pub(crate) example: DemoExample,
 }
@@ -302,8 +306,27 @@ pub(crate) struct DemoAnswer {
 pub(crate) struct DemoExample {
     /// The query.
     pub(crate) query: String,
+    /// Passages that it was asked of.
+    pub(crate) passages: u64,
+    /// Candidates that were reranked.
+    pub(crate) candidates: usize,
+    /// Tokens that the reranker read.
+    pub(crate) tokens: u64,
+    /// What each stage took.
+    pub(crate) stages: Vec<DemoStage>,
     /// The first places after reranking.
     pub(crate) hits: Vec<DemoMove>,
+    /// What changed and why, in sentences.
+    pub(crate) conclusion: Vec<String>,
+}
+
+/// The time of one stage.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DemoStage {
+    /// `bm25`, `dense`, `hybrid`, `rerank`.
+    pub(crate) stage: String,
+    /// How long it took.
+    pub(crate) milliseconds: f64,
 }
 
 /// A passage's place before and after.
@@ -311,12 +334,18 @@ pub(crate) struct DemoExample {
 pub(crate) struct DemoMove {
     /// The passage's id.
     pub(crate) id: String,
+    /// Its place by words, from 1; absent where BM25 did not find it.
+    pub(crate) by_words: Option<usize>,
+    /// Its place by meaning, from 1; absent where the bi-encoder did not find it.
+    pub(crate) by_meaning: Option<usize>,
     /// Its place before reranking, from 1.
     pub(crate) before: usize,
     /// Its place after.
     pub(crate) after: usize,
     /// Its cross-encoder score.
     pub(crate) score: f32,
+    /// The probability that it is relevant, as the reranker's score has it.
+    pub(crate) relevance: Option<f32>,
     /// Whether it was judged to answer; absent for a query without judgments.
     pub(crate) relevant: Option<bool>,
     /// The beginning of its text.

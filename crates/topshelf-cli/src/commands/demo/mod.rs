@@ -1,0 +1,106 @@
+//! `topshelf demo`: the main job on real text that is already on this machine.
+//!
+//! | for | see |
+//! | --- | --- |
+//! | the documentation of the packages that this program was built from, and the measurement on it | [`packages`], [`sources`] |
+//! | a folder of one's own | [`folder`] |
+//! | the index, filled in portions | [`filling`] |
+//! | one question before and after reranking, in words | [`story`], [`conclusion`] |
+//! | the judged questions | [`questions`] |
+//! | asking all of them, and going on after an interruption | [`measurement`], [`journal`] |
+//! | what the table says, what to type next | [`verdict`], [`next`] |
+//!
+//! A first part of the collection is indexed and one question is asked of it, so that there is an
+//! answer after seconds. Then the rest is indexed and all questions are asked. Whatever is done is on
+//! disk: Ctrl-C ends the program at once, and the next run goes on from there.
+
+mod conclusion;
+mod filling;
+mod folder;
+mod journal;
+mod measurement;
+mod next;
+mod packages;
+mod questions;
+mod sources;
+mod story;
+mod verdict;
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use anyhow::Result;
+use topshelf::pull::PullOptions;
+use topshelf::{BiEncoder, CrossEncoder, Index, ModelError, SecondStage, Store};
+
+use self::story::Story;
+use super::collection::{Candidates, Parts};
+use super::models::PullBars;
+use super::{chosen, exit_on_interrupt, print};
+use crate::args::{DEFAULT_EMBEDDER, DEFAULT_RERANKER, DemoArguments, RetrieverName};
+
+/// Candidates that are reranked.
+const DEPTH: usize = 30;
+
+/// Columns of what is printed: of a line that is read, and of a terminal that has not said how many it
+/// has.
+const WIDEST: usize = 100;
+const TERMINAL: usize = 79;
+
+/// Columns below which nothing is laid out.
+const NARROWEST: usize = 60;
+
+pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
+    exit_on_interrupt("stopped; the same command goes on from here")?;
+    match &arguments.folder {
+        Some(folder) => folder::run(arguments, folder),
+        None => packages::run(arguments),
+    }
+}
+
+/// The default models.
+struct LoadedModels {
+    embedder: Arc<BiEncoder>,
+    reranker: CrossEncoder,
+}
+
+impl LoadedModels {
+    /// Loads them, and pulls those that are not on this machine.
+    fn load() -> Result<Self> {
+        let store = Store::open_default()?;
+        let names = [DEFAULT_EMBEDDER, DEFAULT_RERANKER];
+        let is_absent = |name| matches!(store.find(name), Err(ModelError::NotPulled { .. }));
+        if names.into_iter().any(is_absent) {
+            // Both lie in one archive, which is downloaded once.
+            store.pull_all(&names, &PullOptions::from_env(), &PullBars::default())?;
+        }
+        let embedder = BiEncoder::from_folder(&store.find(DEFAULT_EMBEDDER)?)?;
+        let reranker = CrossEncoder::from_folder(&store.find(DEFAULT_RERANKER)?)?;
+        Ok(Self { embedder: Arc::new(embedder), reranker })
+    }
+
+    /// Tokens that they have read.
+    fn tokens(&self) -> u64 {
+        self.embedder.queue().counts().tokens + self.reranker.queue().counts().tokens
+    }
+
+    /// What the systems over an index are made of. Without the score cache: a score that is looked up
+    /// says nothing of what reranking takes.
+    fn parts<'a>(&self, index: &'a Index, depth: usize) -> Parts<'a> {
+        Parts {
+            index: Some(index),
+            embedder: Some(Arc::clone(&self.embedder)),
+            second_stage: Some(SecondStage::new(self.reranker.clone())),
+            candidates: Candidates::new(),
+            first_stage: chosen::plain(RetrieverName::Hybrid, depth),
+        }
+    }
+}
+
+/// Prints the story as wide as there is room, and an empty line.
+fn print_story(story: &Story) -> Result<()> {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let unknown = if std::io::stdout().is_terminal() { TERMINAL } else { WIDEST };
+    let width = columns.unwrap_or(unknown).clamp(NARROWEST, WIDEST);
+    print(&format!("{}\n", story.as_text(width)))
+}
