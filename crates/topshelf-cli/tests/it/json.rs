@@ -3,7 +3,7 @@
 //!
 //! What differs from run to run and from machine to machine is replaced before the snapshot is
 //! taken: folders, times, fingerprints, engines, and the scores of the models, whose last digits
-//! depend on the processor. Order and places stand. `demo` is tested with the slow group.
+//! depend on the processor. Order and places stand. `demo` is in `demo.rs`.
 
 use std::fs;
 use std::path::Path;
