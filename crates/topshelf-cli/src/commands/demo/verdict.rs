@@ -51,23 +51,20 @@ fn in_words(evaluation: &EvalAnswer) -> Option<String> {
     };
     let (was, is) = (count(before, "success@1"), count(after, "success@1"));
     let sure = match difference(PLAIN).map(|difference| difference.verdict.as_str()) {
-        Some("helps") => "That gain is more than chance explains.".to_owned(),
-        Some("hurts") => "Reranking hurts here, and not by chance.".to_owned(),
+        Some("helps") => "The gain in nDCG@10 is more than chance explains.".to_owned(),
+        Some("hurts") => "The loss in nDCG@10 is more than chance explains.".to_owned(),
         _ => {
             let helps = |d: &&SystemDifference| d.verdict == "helps";
             let others: Vec<&str> = ["bm25", "dense"]
                 .into_iter()
                 .filter(|name| difference(name).as_ref().is_some_and(helps))
                 .collect();
-            if others.is_empty() {
-                format!("{queries} questions cannot tell this from chance.")
+            let against = if others.is_empty() {
+                String::new()
             } else {
-                format!(
-                    "{queries} questions cannot tell this from chance; that it is better than {} alone is more \
-                     than chance.",
-                    others.join(" or ")
-                )
-            }
+                format!("; that against {} alone is more than chance explains", others.join(" or "))
+            };
+            format!("The difference in nDCG@10 may be chance{against}.")
         }
     };
     let mut text = format!(
@@ -130,14 +127,17 @@ mod tests {
         assert_eq!(
             text.unwrap(),
             "In words: the first result answers 24 of 40 questions with reranking and 20 without. \
-             That gain is more than chance explains. A question takes 412 ms instead of 8 ms."
+             The gain in nDCG@10 is more than chance explains. A question takes 412 ms instead of 8 ms."
         );
         let text = in_words(&evaluation([(PLAIN, chance), ("bm25", "helps"), ("dense", "helps")]));
         let text = text.unwrap();
-        assert!(text.contains("better than bm25 or dense alone is more than chance."), "{text}");
+        assert!(
+            text.contains("chance; that against bm25 or dense alone is more than chance"),
+            "{text}"
+        );
         let text = in_words(&evaluation([(PLAIN, chance), ("bm25", chance), ("dense", chance)]));
-        assert!(text.unwrap().contains("40 questions cannot tell this from chance."));
+        assert!(text.unwrap().contains("The difference in nDCG@10 may be chance."));
         let text = in_words(&evaluation([(PLAIN, "hurts"), ("bm25", chance), ("dense", chance)]));
-        assert!(text.unwrap().contains("Reranking hurts here"));
+        assert!(text.unwrap().contains("The loss in nDCG@10 is more than chance explains."));
     }
 }
