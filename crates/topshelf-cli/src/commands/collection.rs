@@ -4,7 +4,6 @@
 //! evaluator. What the second stage did to the order of the first is in `reordering.rs`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -357,12 +356,23 @@ pub(crate) fn verdict(mean: f64, p: f64) -> &'static str {
     }
 }
 
-/// The table of all systems, and a sentence for each difference.
+/// The table of all systems, and a sentence for each difference, a line each.
 pub(super) fn as_text(
     systems: &[SystemMeasured],
     differences: &[SystemDifference],
     measures: &[Measure],
 ) -> String {
+    let (table, sentences) = as_table(systems, differences, measures);
+    let lines: Vec<String> = std::iter::once(table).chain(sentences).collect();
+    lines.join("\n")
+}
+
+/// The table of all systems, and a sentence for each difference.
+pub(super) fn as_table(
+    systems: &[SystemMeasured],
+    differences: &[SystemDifference],
+    measures: &[Measure],
+) -> (String, Vec<String>) {
     let timed = systems.iter().any(|system| system.latency_ms.is_some());
     let mut headers = vec!["system".to_owned()];
     headers.extend(measures.iter().map(ToString::to_string));
@@ -384,8 +394,7 @@ pub(super) fn as_text(
         }
         rows.add_row(row);
     }
-    let mut text = table::render(&rows);
-    for difference in differences {
+    let sentence = |difference: &SystemDifference| {
         let SystemDifference { system, baseline, measure, mean, low, high, p, verdict } =
             difference;
         let said = match verdict.as_str() {
@@ -393,12 +402,9 @@ pub(super) fn as_text(
             "hurts" => format!("{system} is worse than {baseline}"),
             _ => format!("{system} and {baseline} cannot be told apart"),
         };
-        let _ = write!(
-            text,
-            "\n{said}; {measure} {mean:+.4}, 95% interval {low:+.4} to {high:+.4}, p = {p:.4}"
-        ); // a string takes all
-    }
-    text
+        format!("{said}; {measure} {mean:+.4}, 95% interval {low:+.4} to {high:+.4}, p = {p:.4}")
+    };
+    (table::render(&rows), differences.iter().map(sentence).collect())
 }
 
 /// Writes each system's answers as a TREC run file.

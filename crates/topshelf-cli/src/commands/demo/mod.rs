@@ -26,7 +26,6 @@ mod sources;
 mod story;
 mod verdict;
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -42,12 +41,8 @@ use crate::args::{DEFAULT_EMBEDDER, DEFAULT_RERANKER, DemoArguments, RetrieverNa
 /// Candidates that are reranked.
 const DEPTH: usize = 30;
 
-/// Columns of what is printed: of a line that is read, and of a terminal that has not said how many it
-/// has.
+/// Columns of what is printed: the most that are read with ease, and the fewest that are laid out.
 const WIDEST: usize = 100;
-const TERMINAL: usize = 79;
-
-/// Columns below which nothing is laid out.
 const NARROWEST: usize = 60;
 
 pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
@@ -97,10 +92,13 @@ impl LoadedModels {
     }
 }
 
+/// The columns to print in: those of the terminal, within bounds.
+fn width() -> usize {
+    let terminal = console::Term::stdout().size_checked();
+    terminal.map_or(WIDEST, |(_, columns)| usize::from(columns)).clamp(NARROWEST, WIDEST)
+}
+
 /// Prints the story as wide as there is room, and an empty line.
 fn print_story(story: &Story) -> Result<()> {
-    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let unknown = if std::io::stdout().is_terminal() { TERMINAL } else { WIDEST };
-    let width = columns.unwrap_or(unknown).clamp(NARROWEST, WIDEST);
-    print(&format!("{}\n", story.as_text(width)))
+    print(&format!("{}\n", story.as_text(width())))
 }

@@ -18,7 +18,7 @@ use super::questions::{self, Question};
 use super::sources::{Extent, Sources, registry};
 use super::story::{self, Asked, Story};
 use super::verdict;
-use super::{DEPTH, LoadedModels, TERMINAL, WIDEST, next, print_story};
+use super::{DEPTH, LoadedModels, next, print_story, width};
 use crate::args::DemoArguments;
 use crate::commands::collection::{self, Judged, System};
 use crate::commands::{cache_dir, display, print, print_json};
@@ -99,7 +99,7 @@ impl Demo<'_> {
                 "One question proves little. Next: {questions} that were judged by hand{left}. Ctrl-C is \
                  safe: the next run goes on from there."
             );
-            forecast.line(&table::wrap(&next, TERMINAL));
+            forecast.line(&table::wrap(&next, width()));
         }
         if !later.is_empty() {
             forecast.step("indexing the rest");
@@ -169,7 +169,7 @@ impl Demo<'_> {
                 thousands(totals.documents),
                 self.describe()
             ),
-            WIDEST,
+            width(),
         )];
         if missing > 0 {
             lines.push(format!(
@@ -178,9 +178,10 @@ impl Demo<'_> {
         }
         match evaluation {
             Some(evaluation) => {
-                lines.extend(evaluation.warnings.iter().map(|warning| format!("note: {warning}")));
+                let warnings = evaluation.warnings.iter();
+                lines.extend(warnings.map(|warning| table::wrap(&format!("note: {warning}"), width())));
                 lines.extend(self.resumed_note(resumed, evaluation.queries));
-                lines.push(verdict::as_text(&evaluation, &self.measures()?));
+                lines.push(verdict::as_text(&evaluation, &self.measures()?, width()));
                 lines.push(format!(
                     "In this run the models read {} tokens in {:.0} s.\n",
                     thousands(self.models.tokens()),

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use topshelf::eval::Measure;
 
-use super::WIDEST;
 use crate::commands::collection;
 use crate::output::{EvalAnswer, SystemDifference, SystemMeasured};
 use crate::table;
@@ -13,25 +12,23 @@ use crate::table;
 const PLAIN: &str = "hybrid";
 const RERANKED: &str = "hybrid+rerank";
 
-pub(super) fn as_text(evaluation: &EvalAnswer, measures: &[Measure]) -> String {
+/// The sentences in `width` columns; the table in as many as it has.
+pub(super) fn as_text(evaluation: &EvalAnswer, measures: &[Measure], width: usize) -> String {
     let EvalAnswer { systems, differences, queries, depth, .. } = evaluation;
-    let table = collection::as_text(systems, differences, measures);
-    let mut text = format!(
-        "{queries} judged questions, {} candidates each: by words (bm25), by meaning (dense), by both \
-         (hybrid)\n\n",
+    let (table, sentences) = collection::as_table(systems, differences, measures);
+    let asked = format!(
+        "{queries} judged questions, {} candidates each: by words (bm25), by meaning (dense), by both (hybrid)",
         depth.unwrap_or_default(),
     );
-    for line in table.lines() {
-        let is_row = table::columns(line) <= WIDEST; // the columns of a table must stay
-        let line = if is_row { line.to_owned() } else { table::wrap(line, WIDEST) };
-        let _ = writeln!(text, "{line}"); // a string takes all
+    let mut text = format!("{}\n\n{table}\n", table::wrap(&asked, width));
+    for sentence in sentences {
+        let _ = writeln!(text, "{}", table::wrap(&sentence, width)); // a string takes all
     }
-    text.push_str(
-        "\nsuccess@1 is the share of questions whose first result answers, success@3 that of one among\n\
-         three. nDCG@10 is 1 where all answers stand on top and 0 where none is among the first ten.\n",
-    );
+    let columns = "success@1 is the share of questions whose first result answers, success@3 that of one among \
+                   three. nDCG@10 is 1 where all answers stand on top and 0 where none is among the first ten.";
+    let _ = writeln!(text, "\n{}", table::wrap(columns, width));
     if let Some(words) = in_words(evaluation) {
-        let _ = write!(text, "\n{}", table::wrap(&words, WIDEST)); // a string takes all
+        let _ = write!(text, "\n{}", table::wrap(&words, width));
     }
     text
 }
