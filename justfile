@@ -37,7 +37,7 @@ licences:
 
 # Documentation without warnings.
 docs:
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --all-features
 
 # The README's test command.
 test:
