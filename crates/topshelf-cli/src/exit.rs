@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use crate::say::say;
 use topshelf::eval::EvalError;
 use topshelf::remote::RemoteError;
 use topshelf::tune::TuneError;
@@ -30,7 +31,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS; // the reader has seen enough, as with `| head`
     }
-    eprintln!("error: {}", said_once(error));
+    say!("error: {}", said_once(error));
     ExitCode::from(code(error))
 }
 

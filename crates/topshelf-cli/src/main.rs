@@ -9,9 +9,12 @@
 //! | what each command does | [`commands`] |
 //! | what the commands print: the JSON objects and the tables | [`output`], [`table`] |
 //! | progress on a terminal and elsewhere | [`progress`] |
+//! | words on standard error | [`say`] |
 //! | errors to exit codes | [`exit`] |
 //!
 //! Results go to standard output, everything else to standard error.
+
+#![deny(clippy::print_stderr)] // a line that cannot be written must not end the program: see `say`
 
 mod args;
 mod commands;
@@ -19,6 +22,7 @@ mod exit;
 mod output;
 mod progress;
 mod report;
+mod say;
 #[cfg(test)]
 mod schemas;
 mod table;

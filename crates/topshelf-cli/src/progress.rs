@@ -5,6 +5,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use crate::say::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often a plain line is printed.
@@ -29,7 +30,7 @@ impl Progress {
     pub(crate) fn new(what: impl Into<String>, total: Option<u64>, unit: &str) -> Self {
         let progress = Self::quiet(what, total, unit);
         if progress.bar.is_none() {
-            eprintln!("{} ...", progress.what);
+            say!("{} ...", progress.what);
         }
         progress
     }
@@ -65,8 +66,8 @@ impl Progress {
             None if self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
                 match self.total {
-                    Some(total) => eprintln!("{}: {done} of {total}", self.what),
-                    None => eprintln!("{}: {done}", self.what),
+                    Some(total) => say!("{}: {done} of {total}", self.what),
+                    None => say!("{}: {done}", self.what),
                 }
             }
             None => {}
@@ -81,8 +82,8 @@ impl Progress {
     /// Prints a line without disturbing the bar.
     pub(crate) fn line(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| say!("{line}")),
+            None => say!("{line}"),
         }
     }
 
@@ -163,7 +164,7 @@ impl Forecast {
     fn announce(&mut self, what: String) {
         self.show(what);
         if self.bar.is_none() {
-            eprintln!("{} ...", self.what);
+            say!("{} ...", self.what);
         }
     }
 
@@ -188,7 +189,7 @@ impl Forecast {
             None if self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
                 let percent = (100 * self.done.min(self.total)).checked_div(self.total);
-                eprintln!("{}: {}%{left}", self.what, percent.unwrap_or(100));
+                say!("{}: {}%{left}", self.what, percent.unwrap_or(100));
             }
             None => {}
         }
@@ -211,7 +212,7 @@ impl Forecast {
 
     /// Prints a line without disturbing the bar.
     pub(crate) fn line(&self, line: &str) {
-        self.suspend(|| eprintln!("{line}"));
+        self.suspend(|| say!("{line}"));
     }
 
     /// Ends the last step: the bar goes away.

@@ -12,6 +12,7 @@ use super::{cache_dir, print, print_json};
 use crate::args::CacheCommand;
 use crate::exit::usage;
 use crate::output::{ScoreCacheCleared, ScoreCacheStats, SharedCacheStats};
+use crate::say::say;
 
 /// MiB that the file may take; 0 for no cache.
 const SIZE: &str = "TOPSHELF_SCORE_CACHE";
@@ -101,10 +102,10 @@ pub(super) fn open() -> Result<Option<Arc<ScoreCache>>> {
         CacheOptions { disk: Some((file()?, limit)), shared: shared()?, ..CacheOptions::default() };
     let (cache, trouble) = ScoreCache::open(&options);
     if let Some(trouble) = trouble {
-        eprintln!("note: scores are not kept for the next time: {trouble}");
+        say!("note: scores are not kept for the next time: {trouble}");
     }
     if let Some(reason) = cache.stats().disk.and_then(|disk| disk.begun_anew) {
-        eprintln!("note: the score cache was damaged and begins anew: {reason}");
+        say!("note: the score cache was damaged and begins anew: {reason}");
     }
     Ok(Some(Arc::new(cache)))
 }

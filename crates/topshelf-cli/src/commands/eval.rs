@@ -17,6 +17,7 @@ use crate::args::EvalArguments;
 use crate::exit::usage;
 use crate::output::EvalAnswer;
 use crate::report;
+use crate::say::say;
 
 /// What is measured unless asked otherwise; differences are told in the first.
 const DEFAULT_MEASURES: &str =
@@ -33,13 +34,13 @@ pub(super) fn run(arguments: &EvalArguments) -> Result<()> {
     };
     if let Some(path) = &arguments.report {
         report::save(&report::evaluated(&answer), path)?;
-        eprintln!("report: {}", display(path));
+        say!("report: {}", display(path));
     }
     if arguments.format.json {
         return print_json(&answer);
     }
     for warning in &answer.warnings {
-        eprintln!("warning: {warning}");
+        say!("warning: {warning}");
     }
     print(&format!("{}: {} judged queries", answer.data, answer.queries))?;
     print(&collection::as_text(&answer.systems, &answer.differences, &measures))?;

@@ -27,6 +27,7 @@ use super::{Known, chosen, display, print, print_json, rerankers, with_first_sta
 use crate::args::{JudgeArguments, RetrieverName};
 use crate::exit::usage;
 use crate::output::{Agreed, JudgeAnswer, JudgedByModel};
+use crate::say::say;
 use crate::table;
 
 /// Characters of a passage that are shown.
@@ -127,7 +128,7 @@ fn walk(arguments: &JudgeArguments, folder: &mut Folder) -> Result<()> {
         if open.is_empty() {
             continue;
         }
-        eprintln!("\nquery {} of {}: {text}", place + 1, queries.len());
+        say!("\nquery {} of {}: {text}", place + 1, queries.len());
         if let Walked::Quit = folder.ask(id, &open, &mut answers)? {
             break;
         }
@@ -308,7 +309,7 @@ impl Folder {
         let mut done: Vec<(usize, String)> = Vec::new();
         while let Some(passage) = passages.get(at) {
             let trail = passage.trail();
-            eprintln!(
+            say!(
                 "\n[{} of {}] {}{}\n{}",
                 at + 1,
                 passages.len(),
@@ -317,13 +318,13 @@ impl Folder {
                 table::shorten(&passage.text, SHOWN)
             );
             let answer = loop {
-                eprint!("{KEYS}");
+                crate::say::write(KEYS);
                 // The end of the input is a wish to stop.
                 let Some(line) = answers.next() else { return Ok(Walked::Quit) };
                 let line = line.context("cannot read the answer")?;
                 match line.trim() {
                     known @ ("0" | "1" | "2" | "s" | "n" | "u" | "q") => break known.to_owned(),
-                    other => eprintln!("\"{other}\" is none of them"),
+                    other => say!("\"{other}\" is none of them"),
                 }
             };
             match answer.as_str() {
@@ -336,7 +337,7 @@ impl Folder {
                         self.save()?;
                         at = place;
                     }
-                    None => eprintln!("nothing of this query is judged yet"),
+                    None => say!("nothing of this query is judged yet"),
                 },
                 grade => {
                     let grade = grade.parse().unwrap_or_default(); // one of 0, 1 and 2

@@ -40,6 +40,7 @@ use topshelf::{
 };
 
 use crate::args::{Arguments, Command, TokenVectorOptions};
+use crate::say::say;
 
 /// Runs the command.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
@@ -175,7 +176,7 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
         if !WRITING.load(Ordering::Relaxed) || set.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping; the index stays as it was (Ctrl-C again to stop at once)");
+        say!("\nstopping; the index stays as it was (Ctrl-C again to stop at once)");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(flag)
@@ -185,7 +186,7 @@ fn interrupt_flag() -> Result<Arc<AtomicBool>> {
 /// it was, because whatever it does is on disk when it is done.
 fn exit_on_interrupt(parting: &'static str) -> Result<()> {
     ctrlc::set_handler(move || {
-        eprintln!("\n{parting}");
+        say!("\n{parting}");
         std::process::exit(130);
     })
     .context("cannot listen for Ctrl-C")

@@ -10,6 +10,7 @@ use super::{display, print, print_json};
 use crate::args::{DEFAULT_EMBEDDER, DEFAULT_RERANKER, ModelsCommand, PullFrom};
 use crate::output::{ListedModel, ModelDone, ModelFile, ModelShown, ModelsDone, ModelsList};
 use crate::progress::Progress;
+use crate::say::say;
 use crate::table;
 
 pub(super) fn run(command: ModelsCommand) -> Result<()> {
@@ -35,7 +36,7 @@ impl PullProgress for PullBars {
     fn step(&self, message: &str) {
         self.end();
         message.clone_into(&mut self.step.borrow_mut());
-        eprintln!("{message}");
+        say!("{message}");
     }
 
     fn bytes(&self, done: u64, total: u64) {

@@ -16,6 +16,7 @@ use super::{cache, print, print_json, second_stage};
 use crate::args::RerankArguments;
 use crate::exit::usage;
 use crate::output::{RerankAnswer, RerankResult, RerankerRan, SecondStageRan, Span};
+use crate::say::say;
 use crate::table;
 
 /// Characters of a document shown in the list.
@@ -112,10 +113,10 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
         print(&line)?;
     }
     if let Some(profile) = &answer.profile {
-        eprintln!("note: as {profile} has it");
+        say!("note: as {profile} has it");
     }
     for note in second_stage::notes(&report) {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
     Ok(())
 }
@@ -123,7 +124,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
 fn read(path: &Path) -> Result<Vec<Given>> {
     let input: Box<dyn Read> = if path == Path::new("-") {
         if std::io::stdin().is_terminal() {
-            eprintln!("reading documents from the terminal, one a line; Ctrl-D ends them");
+            say!("reading documents from the terminal, one a line; Ctrl-D ends them");
         }
         Box::new(std::io::stdin())
     } else {

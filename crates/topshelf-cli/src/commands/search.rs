@@ -14,6 +14,7 @@ use super::{Known, cache, display, print, print_json, second_stage, with_first_s
 use crate::args::{Retrieval, SearchArguments};
 use crate::exit::usage;
 use crate::output::{PromptAnswer, PromptSource, RunReport, SearchAnswer, SearchHit};
+use crate::say::say;
 use crate::table;
 
 /// Characters of a passage shown in the list.
@@ -36,9 +37,7 @@ pub(super) fn find(text: &str, options: &Retrieval) -> Result<Found> {
     let index = Index::open(&options.index)?;
     if index.totals().passages == 0 {
         let dir = display(&options.index);
-        eprintln!(
-            "note: the index {dir} is empty; `topshelf index add PATH --index {dir}` fills it"
-        );
+        say!("note: the index {dir} is empty; `topshelf index add PATH --index {dir}` fills it");
     }
     let chosen = Chosen::of(&options.second_stage, &options.profile)?;
     let has_vectors = index.settings().embedder.is_some();

@@ -9,6 +9,7 @@ use topshelf::{Index, RerankFailure, ScoreCache, SecondStage, SecondStageReport}
 use super::chosen::Chosen;
 use super::rerankers;
 use crate::output::UsageTold;
+use crate::say::say;
 
 /// Loads the rerankers, each behind the cache if there is one; `None` where nothing is reranked.
 /// `index` is where candidates come from, which may have their token vectors.
@@ -25,7 +26,7 @@ pub(super) fn load(
     for (step, model) in reranking.cascade.iter().zip(stage.rerankers()) {
         let fingerprint = &model.identity().fingerprint;
         if step.fingerprint.as_ref().is_some_and(|tuned| tuned != fingerprint) {
-            eprintln!(
+            say!(
                 "note: {} is not what it was when the profile was made; run `topshelf tune` anew",
                 step.model
             );

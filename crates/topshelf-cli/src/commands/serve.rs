@@ -24,6 +24,7 @@ use super::rerankers;
 use super::spending::Spending;
 use crate::args::{KeysCommand, LogForm, ServeArguments};
 use crate::exit::usage;
+use crate::say::say;
 
 pub(super) fn run(arguments: ServeArguments) -> Result<()> {
     let address = SocketAddr::new(arguments.host, arguments.port);
@@ -54,7 +55,7 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
             .map_err(|error| usage(format!("cannot listen on {address}: {error}")))?;
         let bound = listener.local_addr()?;
         for line in served.describe() {
-            eprintln!("{line}");
+            say!("{line}");
         }
         let app = App::new(served, options).map_err(|error| told(&error))?;
         reload_on_signal(&app);
@@ -119,7 +120,7 @@ pub(super) fn keys(command: KeysCommand) -> Result<()> {
         entry.push_str("may_change = true\n");
     }
     append(&file, &entry)?;
-    eprintln!("its hash is in {}; the key itself is shown this once:", file.display());
+    say!("its hash is in {}; the key itself is shown this once:", file.display());
     super::print(&key)
 }
 
@@ -154,9 +155,9 @@ fn reload_on_signal(app: &Arc<App>) {
         while hangup.recv().await.is_some() {
             let app = Arc::clone(&app);
             match tokio::task::spawn_blocking(move || app.reload()).await {
-                Ok(Ok(())) => eprintln!("read keys, models and indexes anew"),
-                Ok(Err(error)) => eprintln!("not reloaded, all is as it was: {error}"),
-                Err(error) => eprintln!("not reloaded: {error}"),
+                Ok(Ok(())) => say!("read keys, models and indexes anew"),
+                Ok(Err(error)) => say!("not reloaded, all is as it was: {error}"),
+                Err(error) => say!("not reloaded: {error}"),
             }
         }
     });
@@ -183,7 +184,7 @@ fn stop_signal() -> watch::Receiver<bool> {
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
         signalled().await;
-        eprintln!("stopping: requests under way are brought to their end (again to stop at once)");
+        say!("stopping: requests under way are brought to their end (again to stop at once)");
         let _ = stop.send(true); // nobody listens once the server has ended
         signalled().await;
         std::process::exit(130);

@@ -18,6 +18,7 @@ use crate::exit::usage;
 use crate::output::tuned::TuneAnswer;
 use crate::progress::Progress;
 use crate::report;
+use crate::say::say;
 
 /// Held-out queries that the chosen pipeline answers for real, to hold the figures to it.
 const CHECKED: usize = 30;
@@ -119,13 +120,13 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
     );
     if let Some(path) = &arguments.report {
         report::save(&report::tuned(&answer), path)?;
-        eprintln!("report: {}", display(path));
+        say!("report: {}", display(path));
     }
     if arguments.format.json {
         return print_json(&answer);
     }
     for warning in &answer.warnings {
-        eprintln!("warning: {warning}");
+        say!("warning: {warning}");
     }
     print(&tuned::as_text(&answer))
 }

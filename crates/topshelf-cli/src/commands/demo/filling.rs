@@ -1,7 +1,7 @@
 //! The demo's index: filled in portions, each of them committed, so that an interruption loses no
 //! more than one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -12,6 +12,8 @@ use topshelf::{
     Writer,
 };
 
+use crate::commands::display;
+use crate::exit::usage;
 use crate::progress::Forecast;
 use crate::table;
 
@@ -21,33 +23,68 @@ const PORTION: u64 = 200_000;
 /// An index that is being filled.
 pub(super) struct Filling<'a> {
     dir: &'a Path,
+    /// The canonical folder that the documents come from.
+    base: PathBuf,
+    /// Whether a person named the index.
+    is_given: bool,
     embedder: &'a BiEncoder,
     options: AddOptions,
 }
 
 impl<'a> Filling<'a> {
     /// Of the index in `dir`, whose documents are named by their paths below `base`.
-    pub(super) fn new(dir: &'a Path, base: &Path, embedder: &'a BiEncoder) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the index would lie in the folder that it indexes, and so be a part of what it indexes.
+    pub(super) fn new(
+        dir: &'a Path,
+        base: &Path,
+        is_given: bool,
+        embedder: &'a BiEncoder,
+    ) -> Result<Self> {
+        let absolute = std::path::absolute(dir)?;
+        let existing = absolute.ancestors().find(|ancestor| ancestor.exists());
+        let base_path = canonical(base);
+        if existing.is_some_and(|existing| canonical(existing).starts_with(&base_path)) {
+            return Err(usage(format!(
+                "the index {} cannot lie in the folder that it indexes; name another place with --index",
+                display(dir)
+            )));
+        }
         let options = AddOptions {
             chunk: Some(ChunkOptions::default()),
             relative_to: Some(base.to_owned()),
             ..AddOptions::default()
         };
-        Self { dir, embedder, options }
+        Ok(Self { dir, base: base_path, is_given, embedder, options })
     }
 
     /// The files below `paths` that the index does not have as they are now.
+    ///
+    /// # Errors
+    ///
+    /// An index that holds documents from outside `base` is somebody's own, and is left alone.
     pub(super) fn missing(&self, paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
         let entries = match Index::open(self.dir) {
             Ok(index) => index.files()?,
             Err(IndexError::Missing { .. }) => Vec::new(),
             Err(error) => return Err(error.into()),
         };
+        if self.is_given
+            && let Some(other) =
+                entries.iter().find(|entry| !Path::new(&entry.path).starts_with(&self.base))
+        {
+            return Err(usage(format!(
+                "the index {} also holds other documents ({}); name a new folder with --index, or none",
+                display(self.dir),
+                other.path
+            )));
+        }
         let known: HashMap<&str, &FileEntry> =
             entries.iter().map(|entry| (entry.path.as_str(), entry)).collect();
         let is_missing = |source: &SourceFile| {
-            let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
-            let entry = path.to_str().and_then(|path| known.get(path));
+            let entry = canonical(&source.path).to_str().and_then(|path| known.get(path).copied());
             entry.is_none_or(|entry| !self.options.is_up_to_date(entry, source))
         };
         // What cannot be read is named when all is brought up to date.
@@ -75,14 +112,9 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
-    /// Brings the index up to date with `paths`, names what was not indexed, and removes what came
-    /// from below `base` and is not below `paths` any more. Costs little after [`Self::add`].
-    pub(super) fn settle(
-        &self,
-        base: &Path,
-        paths: &[PathBuf],
-        forecast: &Forecast,
-    ) -> Result<Index> {
+    /// Brings the index up to date with `paths`, names what was not indexed, and removes whatever else
+    /// it holds. Costs little after [`Self::add`].
+    pub(super) fn settle(&self, paths: &[PathBuf], forecast: &Forecast) -> Result<Index> {
         let options = AddOptions { sync: true, ..self.options.clone() };
         topshelf::add(self.writer()?, paths, self.models(), &options, &mut |event| {
             let notice = match event {
@@ -93,9 +125,14 @@ impl<'a> Filling<'a> {
             forecast.line(&table::plain(&notice)); // names of files are a stranger's text
         })?;
         let entries = Index::open(self.dir)?.files()?;
-        let is_stale = |path: &PathBuf| {
-            path.starts_with(base) && !paths.iter().any(|kept| path.starts_with(kept))
-        };
+        let (mut present, mut is_whole) = (HashSet::new(), true);
+        for found in walk(paths, &self.options.ingest) {
+            match found {
+                Ok(file) => drop(present.insert(canonical(&file.path))),
+                Err(_) => is_whole = false, // what could not be listed may still be there
+            }
+        }
+        let is_stale = |path: &PathBuf| !present.contains(path) && (is_whole || !path.exists());
         let stale: Vec<PathBuf> =
             entries.into_iter().map(|entry| entry.path.into()).filter(is_stale).collect();
         if !stale.is_empty() {
@@ -111,6 +148,11 @@ impl<'a> Filling<'a> {
     fn models(&self) -> Models<'_> {
         Models { embedder: Some(self.embedder as &dyn Embedder), tokens: None }
     }
+}
+
+/// The path under which an index knows a file.
+fn canonical(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Files in their order, each portion as long as it has fewer bytes than [`PORTION`].

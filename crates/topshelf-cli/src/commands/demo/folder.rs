@@ -24,21 +24,20 @@ pub(super) fn run(arguments: &DemoArguments, folder: &Path) -> Result<()> {
         )));
     };
     let base = readable(folder)?;
-    // A question that cannot be asked is refused before a minute is spent on the index.
-    topshelf::Query::new(question)?;
+    super::refuse_unanswerable(question)?;
     let dir = match &arguments.index {
         Some(dir) => dir.clone(),
         None => kept_index(&base)?,
     };
     let models = LoadedModels::load()?;
-    let filling = Filling::new(&dir, &base, &models.embedder);
+    let filling = Filling::new(&dir, &base, arguments.index.is_some(), &models.embedder)?;
     let paths = [base.clone()];
     let missing = filling.missing(&paths)?;
     let bytes = missing.iter().map(|file| file.bytes).sum();
     let name = table::shorten_start(&display(folder), 40);
     let mut forecast = Forecast::new(format!("indexing {name}"), bytes);
     filling.add(&missing, &mut forecast)?;
-    let index = filling.settle(&base, &paths, &forecast)?;
+    let index = filling.settle(&paths, &forecast)?;
     forecast.finish();
     let totals = index.totals();
     if totals.passages == 0 {
@@ -68,7 +67,7 @@ pub(super) fn run(arguments: &DemoArguments, folder: &Path) -> Result<()> {
         });
     }
     print_story(&story)?;
-    next::print_for_folder(folder, &dir, question)
+    next::print_for_folder(arguments, folder, &dir, question)
 }
 
 /// The folder's canonical path, if its entries can be listed.

@@ -28,6 +28,9 @@ const FORMAT: u32 = 1;
 /// The largest journal that is read: ten times one of the whole collection.
 const LARGEST: u64 = 64 << 20;
 
+/// Milliseconds that a question can have taken: up to eleven days.
+const TIMES: std::ops::Range<f64> = 0.0..1e9;
+
 /// What is measured, and with what. Figures of different heads do not belong together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Head {
@@ -125,14 +128,20 @@ impl Journal {
         index.with_file_name(name)
     }
 
-    /// Opens the journal of a measurement, or begins it.
+    /// Opens the journal of a measurement of these questions, or begins it.
     ///
     /// # Errors
     ///
     /// Where it cannot be read or written, and where another process has it open.
-    pub(super) fn open(path: &Path, head: &Head) -> Result<Opened> {
+    pub(super) fn open(path: &Path, head: &Head, questions: &[&str]) -> Result<Opened> {
         let found = fs::symlink_metadata(path).ok();
         let is_there = found.as_ref().is_some_and(fs::Metadata::is_file);
+        if found.as_ref().is_some_and(fs::Metadata::is_dir) {
+            return Err(usage(format!(
+                "the folder {} is where the measurement is kept; remove it, or name another --index",
+                path.display()
+            )));
+        }
         if found.is_some() && !is_there {
             fs::remove_file(path)
                 .with_context(|| format!("{} is in the place of a file", path.display()))?;
@@ -155,7 +164,8 @@ impl Journal {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
-        let found = read(&file, head).with_context(|| format!("cannot read {}", path.display()))?;
+        let found = read(&file, head, questions)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let mut journal = Self { path: path.to_owned(), file };
         journal.cut(found.good).with_context(|| journal.cannot_write())?;
         if found.good == 0 {
@@ -168,6 +178,12 @@ impl Journal {
     fn cut(&mut self, bytes: u64) -> std::io::Result<()> {
         self.file.set_len(bytes)?;
         self.file.seek(SeekFrom::End(0)).map(drop)
+    }
+
+    /// Forgets all that was measured.
+    pub(super) fn begin_again(&mut self, head: &Head) -> Result<()> {
+        self.cut(0).with_context(|| self.cannot_write())?;
+        self.write(head)
     }
 
     /// Adds what was measured of a question.
@@ -195,7 +211,7 @@ struct Found {
 }
 
 /// Reads a journal up to its first line that cannot be used.
-fn read(file: &File, head: &Head) -> std::io::Result<Found> {
+fn read(file: &File, head: &Head, questions: &[&str]) -> std::io::Result<Found> {
     let nothing = |notice: Option<&str>| Found {
         measured: Vec::new(),
         good: 0,
@@ -229,6 +245,8 @@ fn read(file: &File, head: &Head) -> std::io::Result<Found> {
         let next = serde_json::from_slice::<Measured>(&line).ok().filter(|next| {
             line.ends_with(b"\n")
                 && next.systems.len() == head.systems.len()
+                && next.systems.iter().all(|system| TIMES.contains(&system.milliseconds))
+                && questions.contains(&next.query.as_str())
                 && !measured.iter().any(|known| known.query == next.query)
         });
         let Some(next) = next else {
@@ -246,6 +264,8 @@ fn read(file: &File, head: &Head) -> std::io::Result<Found> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ASKED: &[&str] = &["q1", "q2", "q3"];
 
     fn head(depth: usize) -> Head {
         let model = |name: &str| ModelIdentity {
@@ -269,7 +289,7 @@ mod tests {
 
     /// A journal with these questions in it.
     fn written(path: &Path, queries: &[&str]) -> Vec<u8> {
-        let mut opened = Journal::open(path, &head(30)).unwrap();
+        let mut opened = Journal::open(path, &head(30), ASKED).unwrap();
         for query in queries {
             opened.journal.add(&measured(query)).unwrap();
         }
@@ -278,7 +298,7 @@ mod tests {
 
     /// The questions in a journal, and what is said of it.
     fn opened(path: &Path, depth: usize) -> (Vec<String>, Option<String>) {
-        let Opened { measured, notice, .. } = Journal::open(path, &head(depth)).unwrap();
+        let Opened { measured, notice, .. } = Journal::open(path, &head(depth), ASKED).unwrap();
         (measured.into_iter().map(|measured| measured.query).collect(), notice)
     }
 
@@ -288,7 +308,7 @@ mod tests {
         let path = Journal::path_of(&dir.path().join("demo.index"));
         assert!(path.ends_with("demo.index.measured.jsonl"));
         written(&path, &["q1", "q2"]);
-        let mut again = Journal::open(&path, &head(30)).unwrap();
+        let mut again = Journal::open(&path, &head(30), ASKED).unwrap();
         assert_eq!(
             (again.measured.as_slice(), again.notice),
             (&[measured("q1"), measured("q2")][..], None)
@@ -324,6 +344,9 @@ mod tests {
         for (good, bad) in [
             ("\"q2\"", "\"q2"),
             ("\"q2\"", "\"q1\""),
+            ("\"q2\"", "\"q9\""),
+            ("\"milliseconds\":1.5,\"answer\"", "\"milliseconds\":-1,\"answer\""),
+            ("\"milliseconds\":1.5,\"answer\"", "\"milliseconds\":1e300,\"answer\""),
             ("\"systems\":[{", "\"systems\":[],\"x\":[{"),
         ] {
             let place = whole.find("\"q2\"").unwrap();
@@ -356,8 +379,8 @@ mod tests {
     fn two_processes_do_not_write_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let _first = Journal::open(&path, &head(30)).unwrap();
-        let error = Journal::open(&path, &head(30)).err().unwrap().to_string();
+        let _first = Journal::open(&path, &head(30), ASKED).unwrap();
+        let error = Journal::open(&path, &head(30), ASKED).err().unwrap().to_string();
         assert!(error.contains("another process is measuring"), "{error}");
     }
 

@@ -32,7 +32,15 @@ pub(super) fn run(
     (path, head): (&Path, &Head),
     (forecast, work): (&mut Forecast, u64),
 ) -> Result<Outcome> {
-    let Opened { mut journal, mut measured, notice } = Journal::open(path, head)?;
+    let ids: Vec<&str> = questions.iter().map(|question| question.id.as_str()).collect();
+    let Opened { mut journal, mut measured, mut notice } = Journal::open(path, head, &ids)?;
+    let index = parts.index.context("the demo has an index")?;
+    let mut passages = Passages { index, documents: HashMap::new() };
+    if let Err(error) = passages.check(&measured) {
+        notice = Some(format!("an earlier measurement is damaged ({error}); it is made again"));
+        journal.begin_again(head)?;
+        measured.clear();
+    }
     if let Some(notice) = notice {
         forecast.line(&format!("note: {notice}"));
     }
@@ -60,8 +68,6 @@ pub(super) fn run(
         forecast.show(format!("question {} of {}", measured.len(), questions.len()));
         forecast.add(work);
     }
-    let index = parts.index.context("the demo has an index")?;
-    let mut passages = Passages { index, documents: HashMap::new() };
     let mut answered = Vec::new();
     for (place, system) in systems.iter().enumerate() {
         let mut answers = Vec::new();
@@ -121,6 +127,14 @@ struct Passages<'a> {
 }
 
 impl Passages<'_> {
+    /// Whether all that was measured is about passages of this index.
+    fn check(&mut self, measured: &[Measured]) -> Result<()> {
+        let systems = measured.iter().flat_map(|measured| &measured.systems);
+        systems
+            .filter_map(|system| system.answer.as_ref())
+            .try_for_each(|answer| self.restore(answer).map(drop))
+    }
+
     fn restore(&mut self, recorded: &RecordedAnswer) -> Result<Answer> {
         Ok(Answer {
             ranking: self.ranking(&recorded.ranking)?,

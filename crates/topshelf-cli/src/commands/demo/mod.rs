@@ -29,14 +29,16 @@ mod verdict;
 use std::sync::Arc;
 
 use anyhow::Result;
+use topshelf::analyse::Analyser;
 use topshelf::pull::PullOptions;
-use topshelf::{BiEncoder, CrossEncoder, Index, ModelError, SecondStage, Store};
+use topshelf::{BiEncoder, CrossEncoder, Index, Language, ModelError, SecondStage, Store};
 
 use self::story::Story;
 use super::collection::{Candidates, Parts};
 use super::models::PullBars;
 use super::{chosen, exit_on_interrupt, print};
 use crate::args::{DEFAULT_EMBEDDER, DEFAULT_RERANKER, DemoArguments, RetrieverName};
+use crate::exit::usage;
 
 /// Candidates that are reranked.
 const DEPTH: usize = 30;
@@ -51,6 +53,19 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
         Some(folder) => folder::run(arguments, folder),
         None => packages::run(arguments),
     }
+}
+
+/// Refuses a question that cannot be asked before a minute is spent on the index.
+fn refuse_unanswerable(question: &str) -> Result<()> {
+    topshelf::Query::new(question)?;
+    let mut analyser = Analyser::new(Language::English);
+    if analyser.terms(question).is_empty() {
+        return Err(usage(
+            "the question has no word to look up: the demo reads English, and words such as \"to be or not \
+             to be\" are in every document; add a word that the answer would have",
+        ));
+    }
+    Ok(())
 }
 
 /// The default models.

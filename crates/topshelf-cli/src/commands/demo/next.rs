@@ -1,32 +1,42 @@
 //! What to type next: commands that can be copied as they stand.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::args::DemoArguments;
 use crate::commands::{display, print};
 use crate::table;
 
 /// After a question about a folder.
-pub(super) fn print_for_folder(folder: &Path, index: &Path, question: &str) -> Result<()> {
+pub(super) fn print_for_folder(
+    arguments: &DemoArguments,
+    folder: &Path,
+    index: &Path,
+    question: &str,
+) -> Result<()> {
+    let own = given(arguments);
     let (folder, index) = (quoted(&display(folder)), quoted(&display(index)));
+    // What begins with a hyphen is an option unless `--` stands before it.
+    let hyphen = if question.starts_with('-') { "-- " } else { "" };
     let question = quoted(question);
     print_commands(&[
-        ("another question", format!("demo --folder {folder} --query 'how do I ...?'")),
-        ("this one, explained", format!("search {question} --index {index} --explain")),
-        ("the prompt for an LLM", format!("search {question} --index {index} --prompt")),
+        ("another question", format!("demo{own} --folder {folder} --query 'how do I ...?'")),
+        ("this one, explained", format!("search --index {index} --explain {hyphen}{question}")),
+        ("the prompt for an LLM", format!("search --index {index} --prompt {hyphen}{question}")),
         ("an index to keep", format!("index add {folder} --index my.index")),
     ])?;
     print(&format!("The demo's index of this folder stays in {index}."))
 }
 
 /// After the measurement.
-pub(super) fn print_for_packages(index: &Path, is_full: bool) -> Result<()> {
+pub(super) fn print_for_packages(arguments: &DemoArguments, index: &Path) -> Result<()> {
+    let own = given(arguments);
     let mut commands = vec![
         ("your own files", "demo --folder docs/ --query 'how do I ...?'".to_owned()),
-        ("another question", "demo --query 'how do I get random numbers?'".to_owned()),
+        ("another question", format!("demo{own} --query 'how do I get random numbers?'")),
     ];
-    if !is_full {
+    if !arguments.full {
         commands.push(("100 candidates", "demo --full".to_owned()));
     }
     commands.push(("an index to keep", "index add docs/ --index docs.index".to_owned()));
@@ -36,6 +46,17 @@ pub(super) fn print_for_packages(index: &Path, is_full: bool) -> Result<()> {
         "The demo's index and what was measured stay in {}.",
         table::plain(&display(index))
     ))
+}
+
+/// The options that were given and that another call needs too.
+fn given(arguments: &DemoArguments) -> String {
+    let of = |option: &str, path: &Option<PathBuf>| {
+        path.as_ref().map(|path| format!(" {option} {}", quoted(&display(path))))
+    };
+    let full = arguments.full.then(|| " --full".to_owned());
+    let options =
+        [full, of("--index", &arguments.index), of("--cargo-home", &arguments.cargo_home)];
+    options.into_iter().flatten().collect()
 }
 
 fn print_commands(commands: &[(&str, String)]) -> Result<()> {

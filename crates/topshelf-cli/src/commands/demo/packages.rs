@@ -8,7 +8,7 @@ use anyhow::Result;
 use topshelf::eval::{Measure, Qrels};
 use topshelf::ingest::SourceFile;
 use topshelf::tune::Unit;
-use topshelf::{Embedder, Index, Query, Reranker};
+use topshelf::{Embedder, Index, Reranker};
 
 use super::conclusion::thousands;
 use super::filling::Filling;
@@ -58,8 +58,9 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
     };
     let questions = questions::all()?;
     let sources = Sources::find(&registry(arguments)?, extent, &questions::files(&questions))?;
-    // A question that cannot be asked is refused before a minute is spent on the index.
-    arguments.query.as_ref().map(Query::new).transpose()?;
+    if let Some(question) = &arguments.query {
+        super::refuse_unanswerable(question)?;
+    }
     let dir = match &arguments.index {
         Some(dir) => dir.clone(),
         None => cache_dir()?.join(kept),
@@ -70,7 +71,9 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<()> {
 
 impl Demo<'_> {
     fn run(&self) -> Result<()> {
-        let filling = Filling::new(&self.dir, &self.sources.base, &self.models.embedder);
+        let is_given = self.arguments.index.is_some();
+        let (base, embedder) = (&self.sources.base, &self.models.embedder);
+        let filling = Filling::new(&self.dir, base, is_given, embedder)?;
         let example = questions::example(&self.questions, &self.sources);
         let package = example.map_or("", Question::package);
         let (files, first) = self.sources.starting_at(package, FIRST_PART);
@@ -79,7 +82,8 @@ impl Demo<'_> {
         let (soon, later): (Vec<SourceFile>, Vec<SourceFile>) =
             missing.into_iter().partition(|file| first.contains(file.path.as_path()));
         let bytes: u64 = soon.iter().chain(&later).map(|file| file.bytes).sum();
-        let asking = self.questions.len() as u64 * self.depth as u64 * PASSAGE;
+        let questions = self.questions.iter().filter(|q| q.can_be_answered(&self.sources)).count();
+        let asking = questions as u64 * self.depth as u64 * PASSAGE;
         let what = if bytes == 0 { "opening the index" } else { "indexing a first part" };
         let mut forecast = Forecast::new(what, bytes + asking);
 
@@ -91,8 +95,6 @@ impl Demo<'_> {
             let of = format!("a first part of {}", self.describe());
             let story = self.story(&index, example, of)?;
             forecast.suspend(|| print_story(&story))?;
-            let questions =
-                self.questions.iter().filter(|q| q.can_be_answered(&self.sources)).count();
             let left =
                 forecast.left().map_or(String::new(), |left| format!(", {}", in_words(left)));
             let next = format!(
@@ -105,7 +107,7 @@ impl Demo<'_> {
             forecast.step("indexing the rest");
             filling.add(&later, &mut forecast)?;
         }
-        let index = filling.settle(&self.sources.base, &files, &forecast)?;
+        let index = filling.settle(&files, &forecast)?;
         let mut story = None;
         if !is_early {
             let whole = self.story(&index, example, self.describe())?;
@@ -194,7 +196,7 @@ impl Demo<'_> {
             )),
         }
         print(&lines.join("\n"))?;
-        next::print_for_packages(&self.dir, self.extent == Extent::All)
+        next::print_for_packages(self.arguments, &self.dir)
     }
 
     fn resumed_note(&self, resumed: usize, queries: usize) -> Option<String> {
