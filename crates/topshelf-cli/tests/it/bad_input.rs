@@ -418,3 +418,26 @@ fn documents_that_cannot_be_reranked() {
         assert_refused(&format!("{arguments:?}"), &outcome, says);
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn words_that_cannot_be_written_cost_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "docs/fleas.md", "# Fleas\n\nA flea lives for up to a year.\n");
+    write(dir.path(), "docs/picture.png", b"\x89PNG\r\n\x1a\n");
+    let add = ["index", "add", "docs", "--index", "i", "--embed", "none", "--json"];
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    for stderr in [closed.into(), std::process::Stdio::from(full)] {
+        let output = topshelf(dir.path(), &add).stderr(stderr).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["skipped"].as_array().map(Vec::len), Some(1), "{answer}");
+    }
+    // An error that cannot be said still has its exit code.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output =
+        topshelf(dir.path(), &["search", "flea", "--index", "nowhere"]).stderr(full).output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
+}

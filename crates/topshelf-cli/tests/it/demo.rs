@@ -222,7 +222,7 @@ fn a_folder_and_a_question_of_ones_own() {
         "Reranked: a cross-encoder read",
         "Nobody has judged this question",
         "demo --folder 'my docs' --query",
-        "search 'How do I log in?' --index ",
+        "--explain 'How do I log in?'",
     ] {
         assert!(outcome.stdout.contains(expected), "{expected:?} is not in\n{}", outcome.stdout);
     }
@@ -236,6 +236,23 @@ fn a_folder_and_a_question_of_ones_own() {
     assert_eq!(answer["evaluation"], Value::Null);
     assert_eq!(answer["example"]["hits"][0]["id"], "login.md#0");
 
+    // What a link brought in from elsewhere goes with the link.
+    #[cfg(unix)]
+    {
+        write(dir, "elsewhere/log in.md", "How do I log in? By the back door.\n");
+        let link = dir.join("my docs/link");
+        std::os::unix::fs::symlink(dir.join("elsewhere"), &link).unwrap();
+        let answer = scene.run(&[&arguments[..], &["--json"]].concat()).json();
+        assert_eq!(answer["totals"]["documents"], 4);
+        fs::remove_file(link).unwrap();
+        let answer = scene.run(&[&arguments[..], &["--json"]].concat()).json();
+        assert_eq!(answer["totals"]["documents"], 3);
+    }
+
+    // An index with other documents in it is somebody's own.
+    write(dir, "other/cat.md", "# Cats\n\nA cat lives for fifteen years.\n");
+    let made = scene.run(&["index", "add", "my docs", "other", "--index", "own.index"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
     fs::create_dir(dir.join("empty")).unwrap();
     write(dir, "binary/picture.png", b"\x89PNG\r\n\x1a\n");
     fs::create_dir_all(dir.join("bare/registry/src/index/unheard-of-1.0.0")).unwrap();
@@ -246,6 +263,14 @@ fn a_folder_and_a_question_of_ones_own() {
         (&["--folder", "empty", "--query", "q"], "is empty"),
         (&["--folder", "binary", "--query", "q"], "nothing in binary could be indexed"),
         (&["--folder", "my docs", "--query", " "], "query"),
+        (
+            &["--folder", "my docs", "--query", "q", "--index", "own.index"],
+            "also holds other documents",
+        ),
+        (
+            &["--folder", "my docs", "--query", "q", "--index", "my docs/i"],
+            "cannot lie in the folder",
+        ),
         (&["--folder", "my docs", "--query", "the of"], "no word"),
         (&["--folder", "my docs", "--full", "--query", "q"], "cannot be used with"),
         (&["--cargo-home", "nowhere"], "cargo's registry folder is not here"),
