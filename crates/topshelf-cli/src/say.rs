@@ -15,7 +15,7 @@ pub(crate) fn write(text: &str) {
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
-/// Writes a line to standard error, as `eprintln!` does, by way of [`write`].
+/// Writes a line to standard error, as `eprintln!` does, without what controls a terminal.
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::say::write(&format!("{}\n", format_args!($($text)*)))

@@ -125,14 +125,17 @@ impl<'a> Filling<'a> {
             forecast.line(&table::plain(&notice)); // names of files are a stranger's text
         })?;
         let entries = Index::open(self.dir)?.files()?;
-        let (mut present, mut is_whole) = (HashSet::new(), true);
+        let (mut present, mut unread) = (HashSet::new(), Vec::new());
         for found in walk(paths, &self.options.ingest) {
             match found {
                 Ok(file) => drop(present.insert(canonical(&file.path))),
-                Err(_) => is_whole = false, // what could not be listed may still be there
+                Err(skipped) => unread.push(canonical(&skipped.path)),
             }
         }
-        let is_stale = |path: &PathBuf| !present.contains(path) && (is_whole || !path.exists());
+        // What is below a folder that could not be listed may still be there.
+        let is_stale = |path: &PathBuf| {
+            !present.contains(path) && !unread.iter().any(|unread| path.starts_with(unread))
+        };
         let stale: Vec<PathBuf> =
             entries.into_iter().map(|entry| entry.path.into()).filter(is_stale).collect();
         if !stale.is_empty() {
