@@ -105,7 +105,7 @@ pub(super) fn open() -> Result<Option<Arc<ScoreCache>>> {
         say!("note: scores are not kept for the next time: {trouble}");
     }
     if let Some(reason) = cache.stats().disk.and_then(|disk| disk.begun_anew) {
-        say!("note: the score cache was damaged and begins anew: {reason}");
+        say!("note: the score cache was damaged and starts again: {reason}");
     }
     Ok(Some(Arc::new(cache)))
 }

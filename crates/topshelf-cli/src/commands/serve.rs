@@ -145,7 +145,7 @@ fn append(file: &Path, entry: &str) -> Result<()> {
     write().map_err(|error| usage(format!("cannot write {}: {error}", file.display())))
 }
 
-/// Reads keys, models and indexes anew on SIGHUP.
+/// Reads keys, models and indexes again on SIGHUP.
 #[cfg(unix)]
 fn reload_on_signal(app: &Arc<App>) {
     use tokio::signal::unix::{SignalKind, signal};
@@ -155,7 +155,7 @@ fn reload_on_signal(app: &Arc<App>) {
         while hangup.recv().await.is_some() {
             let app = Arc::clone(&app);
             match tokio::task::spawn_blocking(move || app.reload()).await {
-                Ok(Ok(())) => say!("read keys, models and indexes anew"),
+                Ok(Ok(())) => say!("read keys, models and indexes again"),
                 Ok(Err(error)) => say!("not reloaded, all is as it was: {error}"),
                 Err(error) => say!("not reloaded: {error}"),
             }

@@ -88,7 +88,7 @@ fn a_damaged_cache_costs_its_scores_and_no_more() {
     let (first, _) = results(&home.rerank(&["--json"]).json());
     fs::write(home.scores(), "these are not scores").unwrap();
     let outcome = home.rerank(&["--json"]);
-    assert!(outcome.stderr.contains("damaged and begins anew"), "{outcome:?}");
+    assert!(outcome.stderr.contains("damaged and starts again"), "{outcome:?}");
     assert_eq!(results(&outcome.json()), (first.clone(), 0));
     assert_eq!(results(&home.rerank(&["--json"]).json()), (first, 40));
 }

@@ -28,7 +28,7 @@ pub(super) enum Extent {
 }
 
 impl Extent {
-    /// What is indexed of so many packages, in words.
+    /// What is indexed of `packages` packages, in words.
     pub(super) fn describe(self, packages: usize) -> String {
         match self {
             Self::Questions => format!(
