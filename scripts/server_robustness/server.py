@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -16,6 +17,9 @@ from routes import ALIAS
 
 # How long one request may take, in seconds, unless a check says otherwise.
 TIMEOUT = 25
+
+# What the server says on standard error after SIGHUP, once it has read all again.
+RELOADED = "read keys, models and indexes again"
 
 Reply = collections.namedtuple("Reply", "status headers body")
 
@@ -45,6 +49,18 @@ class Server:
     def told(self):
         self.log.seek(0)
         return self.log.read().decode(errors="replace")
+
+    def reloads(self):
+        """How many times the server has read all again."""
+        return self.told().count(RELOADED)
+
+    def reload(self, seconds=20):
+        """SIGHUP; whether the server has read all again within the time."""
+        before, until = self.reloads(), time.monotonic() + seconds
+        self.signal(signal.SIGHUP)
+        while self.reloads() == before and time.monotonic() < until:
+            time.sleep(0.05)
+        return self.reloads() > before
 
     def signal(self, number):
         self.process.send_signal(number)
