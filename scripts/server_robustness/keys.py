@@ -1,8 +1,6 @@
 """Who may ask: keys that are missing, wrong or used up, and a public address without any."""
 
-import signal
 import subprocess
-import time
 
 from routes import OPEN, RERANK, ROUTES, is_shape
 from server import Server, ask
