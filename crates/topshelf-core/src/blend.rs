@@ -10,6 +10,7 @@
 //! judgments.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,23 @@ pub enum BlendScore {
     MinMax,
     /// The calibrated probability: where all are poor, all stay low.
     Probability,
+}
+
+impl BlendScore {
+    /// The names of the ways.
+    pub const NAMES: [&'static str; 2] = ["min-max", "probability"];
+}
+
+impl FromStr for BlendScore {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "min-max" => Ok(Self::MinMax),
+            "probability" => Ok(Self::Probability),
+            _ => Err(Error::unknown("way to read rerank scores", text, &Self::NAMES)),
+        }
+    }
 }
 
 impl Blend {

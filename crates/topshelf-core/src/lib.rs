@@ -17,7 +17,8 @@
 //! | metadata conditions | [`filter`] |
 //! | what LLMs do for rerankers | [`language_model`] |
 //! | what is told of a call while it is out | [`journal`] |
-//! | retrieve, fuse, rerank, report | [`pipeline`], [`report`] |
+//! | the description of a pipeline, and changes to it | [`setup`] |
+//! | retrieve, fuse, rerank, report | [`pipeline`], [`report`], [`note`] |
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
 //! | whether reranking is worth it for a query | [`gate`] |
 //! | rerank score and first stage's score put together | [`blend`] |
@@ -37,6 +38,7 @@ pub mod fuse;
 pub mod gate;
 pub mod journal;
 pub mod language_model;
+pub mod note;
 pub mod passage;
 pub mod pipeline;
 pub mod ranking;
@@ -44,6 +46,7 @@ pub mod report;
 pub mod score;
 mod scoring;
 pub mod second_stage;
+pub mod setup;
 pub mod stage;
 pub mod windows;
 
@@ -60,12 +63,18 @@ pub use journal::Journal;
 pub use language_model::{
     Alternative, Ask, LanguageModel, Message, Prompt, Role, Tell, Usage, Wanted, Written,
 };
+pub use note::Note;
 pub use passage::{MAX_QUERY_CHARS, Metadata, Passage, Query};
 pub use pipeline::{Answer, Candidates, Pipeline, PipelineBuilder};
 pub use ranking::{Hit, Ranking, Signal};
 pub use report::{Report, RerankFailure, RerankReport, RetrieverReport, SecondStageReport};
 pub use score::Scale;
 pub use second_stage::{OnFailure, Policy, SecondStage};
+pub use setup::{
+    Bm25Options, Cascade, CascadeStep, DEFAULT_RERANKER, FirstStageSetup, GateChoice,
+    LongDocuments, RetrieverKind, Retrievers, SecondStageSetup, Setup, SetupPatch, Survivors,
+    TokenVectorUse,
+};
 pub use stage::{
     EmbedKind, Embedder, Grain, ModelIdentity, PassageFailure, RerankOutcome, RerankScore,
     Reranker, Retriever, TokenEmbedder, TokenMatch, TokenVectors,

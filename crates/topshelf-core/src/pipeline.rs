@@ -161,8 +161,13 @@ impl Pipeline {
 
 impl PipelineBuilder {
     /// Adds a retriever; the rankings of several are fused.
-    pub fn retriever(mut self, retriever: impl Retriever + 'static) -> Self {
-        self.pipeline.retrievers.push(Arc::new(retriever));
+    pub fn retriever(self, retriever: impl Retriever + 'static) -> Self {
+        self.shared_retriever(Arc::new(retriever))
+    }
+
+    /// [`Self::retriever`] of one whose kind is known at run time only.
+    pub fn shared_retriever(mut self, retriever: Arc<dyn Retriever>) -> Self {
+        self.pipeline.retrievers.push(retriever);
         self
     }
 

@@ -17,6 +17,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
@@ -94,7 +95,8 @@ enum Outcome {
 }
 
 /// What happens where no reranker of a step answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// It is an error.
     #[default]
@@ -304,7 +306,7 @@ impl SecondStage {
 }
 
 impl Policy {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if let Some(blend) = &self.blend {
             blend.check()?;
         }

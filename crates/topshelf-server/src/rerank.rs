@@ -7,12 +7,12 @@ use topshelf_core::report::Skipped;
 use topshelf_core::second_stage::RERANK_STAGE;
 use topshelf_core::{
     ModelIdentity, Passage, Query, Ranking, Reranker, Scale, SecondStage, SecondStageReport,
+    SetupPatch,
 };
 
 use crate::app::{self, App};
 use crate::error::{Result, ServeError};
 use crate::shadow;
-use crate::shelf::Reranking;
 
 /// Bytes of a document beyond which it does not take longer: no reranker reads more windows.
 pub(crate) const LONGEST: usize = 16_384;
@@ -25,7 +25,7 @@ pub struct Asked {
     /// In the order in which an unscored one keeps its place.
     pub documents: Vec<Given>,
     /// By what, and how.
-    pub reranking: Reranking,
+    pub patch: SetupPatch,
     /// How many results are wanted; all if that is not said.
     pub top: Option<usize>,
     /// What happens where a text does not fit.
@@ -168,7 +168,8 @@ pub async fn run(app: &Arc<App>, mut asked: Asked) -> Result<Ordered> {
     check(app, &asked)?;
     let query = Query::new(&asked.query)?;
     app.log_query(&query);
-    let stage = app.shelf.second_stage(&asked.reranking)?.ok_or_else(|| {
+    let setup = app.shelf.setup(&asked.patch)?;
+    let stage = app.shelf.second_stage(&setup)?.ok_or_else(|| {
         let reason = "'none' leaves nothing to do; name a reranker".to_owned();
         ServeError::WrongField { field: "model".to_owned(), reason }
     })?;

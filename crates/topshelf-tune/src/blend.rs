@@ -12,12 +12,11 @@
 //! every fold: then the reranker gains nothing here, or hurts, and is left out.
 
 use serde::Serialize;
-use topshelf_core::{Blend, BlendScore};
+use topshelf_core::{Blend, BlendScore, Setup};
 
 use crate::error::Result;
 use crate::judged::{Judged, folds, mean};
 use crate::record::Recording;
-use crate::setup::Setup;
 use crate::trial::Trial;
 
 /// The weight that a fitted one is drawn towards.

@@ -13,13 +13,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Error, Journal, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker, Retriever,
-    Scale, Usage,
+    Error, FirstStageSetup, Journal, ModelIdentity, Passage, Query, Ranking, RerankOutcome,
+    Reranker, Retriever, RetrieverKind, Scale, Setup, Usage,
 };
 
 use crate::error::{Result, TuneError};
 use crate::rate::{Paid, Rate};
-use crate::setup::{FirstStage, Reranking, Retrievers, Setup};
 
 /// Queries on which a reranker's pace is measured.
 const TIMED: usize = 12;
@@ -104,7 +103,7 @@ pub(crate) struct Replayed {
 pub async fn record(
     stages: &Stages,
     queries: &[(String, Query)],
-    first_stages: &[FirstStage],
+    first_stages: &[FirstStageSetup],
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Recording> {
     let depths: BTreeSet<usize> = first_stages.iter().map(|first| first.depth).collect();
@@ -224,8 +223,9 @@ impl Recorded {
     }
 
     /// The candidates of a first stage and the milliseconds that it takes.
-    fn candidates(&self, first: &FirstStage) -> Result<(Ranking, f64)> {
-        if first.retriever.by_tokens() {
+    fn candidates(&self, first: &FirstStageSetup) -> Result<(Ranking, f64)> {
+        let retrievers = first.retrievers();
+        if retrievers.contains(RetrieverKind::Colbert) {
             return Err(TuneError::NothingFound); // it is not asked
         }
         let of = |wanted: bool, found: &BTreeMap<usize, Found>| {
@@ -233,12 +233,12 @@ impl Recorded {
             Some((found.ranking.clone(), found.milliseconds))
         };
         let found = [
-            of(first.retriever.by_words(), &self.bm25),
-            of(first.retriever.by_meaning(), &self.dense),
+            of(retrievers.contains(RetrieverKind::Bm25), &self.bm25),
+            of(retrievers.contains(RetrieverKind::Dense), &self.dense),
         ];
         let (mut rankings, times): (Vec<Ranking>, Vec<f64>) = found.into_iter().flatten().unzip();
-        let ranking = match (first.retriever, rankings.pop()) {
-            (Retrievers::Hybrid, Some(last)) => {
+        let ranking = match (retrievers.are_fused(), rankings.pop()) {
+            (true, Some(last)) => {
                 rankings.push(last);
                 first.fusion.clone().unwrap_or_default().fuse(rankings)?
             }
@@ -249,7 +249,7 @@ impl Recorded {
     }
 
     /// Every passage that is a candidate in one of the first stages, once.
-    fn wanted(&self, first_stages: &[FirstStage]) -> Result<Vec<Arc<Passage>>> {
+    fn wanted(&self, first_stages: &[FirstStageSetup]) -> Result<Vec<Arc<Passage>>> {
         let (mut wanted, mut seen) = (Vec::new(), HashSet::new());
         for first in first_stages {
             for hit in self.candidates(first)?.0.into_hits() {
@@ -308,12 +308,11 @@ impl Recording {
     pub(crate) fn replay(&self, setup: &Setup, query: usize, top: usize) -> Result<Replayed> {
         let own = &self.queries[query];
         let (candidates, mut milliseconds) = own.candidates(&setup.first_stage)?;
-        let Some(reranking) = &setup.second_stage else {
+        let spent = Arc::new(Mutex::new(Spent::default()));
+        let Some(stage) = self.second_stage(setup, query, &spent)? else {
             let ranking = candidates.clone();
             return Ok(Replayed { candidates, ranking, milliseconds, pairs: 0, paid: None });
         };
-        let spent = Arc::new(Mutex::new(Spent::default()));
-        let stage = self.second_stage(reranking, query, &spent)?;
         let run = stage.run(&own.query, &candidates, top, Instant::now());
         let (ranking, report) = pollster::block_on(run)?;
         let spent = *spent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -324,11 +323,11 @@ impl Recording {
 
     fn second_stage(
         &self,
-        reranking: &Reranking,
+        setup: &Setup,
         query: usize,
         spent: &Arc<Mutex<Spent>>,
-    ) -> Result<topshelf_core::SecondStage> {
-        reranking.second_stage(|name| -> Result<Arc<dyn Reranker>> {
+    ) -> Result<Option<topshelf_core::SecondStage>> {
+        setup.second_stage(|name| -> Result<Arc<dyn Reranker>> {
             let at = self.model(name)?;
             let Model { identity, scale, rate, .. } = &self.models[at];
             Ok(Arc::new(Replay {

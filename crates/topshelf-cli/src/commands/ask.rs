@@ -8,24 +8,21 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
-use topshelf::{Ask, Citations, Context, ContextOptions, Journal, Prompt, Tell, Wanted, Written};
+use topshelf::{Ask, Citations, Context, Journal, Prompt, SetupPatch, Tell, Wanted, Written};
 
-use super::language_model::ModelName;
 use super::search::{self, Found};
-use super::spending::Spending;
-use super::{print, print_json, second_stage};
+use super::{print, print_json};
 use crate::args::AskArguments;
 use crate::output::{AskAnswer, RunReport, UsageTold};
 
 pub(super) fn run(arguments: &AskArguments) -> Result<()> {
     let template = search::template(arguments.template.as_ref())?;
-    let spending = Spending::of(&arguments.retrieval.second_stage.spending)?;
-    // A name that means nothing is told before anything is looked up.
-    let model = ModelName::parse(&arguments.model)?.open(&spending)?;
-    let Found { query, answer, profile, .. } =
-        search::find(&arguments.question, &arguments.retrieval)?;
-    let token_budget = arguments.budget;
-    let options = ContextOptions { token_budget, template, ..ContextOptions::default() };
+    let engine = search::engine(&arguments.retrieval)?;
+    // A name that means nothing is reported before anything is looked up.
+    let model = engine.language_model(&arguments.model)?;
+    let prompt = SetupPatch { budget: arguments.budget, template, ..SetupPatch::default() };
+    let Found { query, answer, profile, context: options, .. } =
+        search::find(&engine, &arguments.question, &arguments.retrieval, prompt)?;
     let context = Context::pack(query.text(), &answer.ranking, &options, &estimate_tokens)?;
     let is_json = arguments.format.json;
     let written = if context.sources.is_empty() {
@@ -82,9 +79,7 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
             usage.output_tokens
         ));
     }
-    if let Some(report) = &answer.report.second_stage {
-        lines.extend(second_stage::notes(report).into_iter().map(|note| format!("note: {note}")));
-    }
+    lines.extend(answer.report.notes().iter().map(|note| format!("note: {note}")));
     print(&lines.join("\n")).context("cannot print the answer")
 }
 

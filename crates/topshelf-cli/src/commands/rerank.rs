@@ -11,8 +11,8 @@ use topshelf::ingest::TEXT_FIELDS;
 use topshelf::second_stage::RERANK_STAGE;
 use topshelf::{Passage, Query, Ranking, Scale};
 
-use super::chosen::Chosen;
-use super::{cache, print, print_json, second_stage};
+use super::pipelines::{self, NamedProfile};
+use super::{print, print_json};
 use crate::args::RerankArguments;
 use crate::exit::usage;
 use crate::output::{RerankAnswer, RerankResult, RerankerRan, SecondStageRan, Span};
@@ -34,18 +34,19 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     if arguments.top == Some(0) {
         return Err(topshelf::Error::TopZero.into());
     }
-    let cache = if arguments.cache.no_cache { None } else { cache::open()? };
-    let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
-    let Some(stage) = second_stage::load(&chosen, cache.as_ref(), None)? else {
-        return Err(
-            match chosen.profile_name().filter(|_| arguments.second_stage.rerank.is_none()) {
-                Some(profile) => usage(format!(
-                    "{profile} says that reranking does not pay here; name a cross-encoder with \
-                 --rerank, or use --no-profile"
-                )),
-                None => usage("`--rerank none` leaves nothing to do; name a cross-encoder"),
-            },
-        );
+    let options = &arguments.second_stage;
+    let engine = pipelines::engine(&options.spending, arguments.cache.score_cache())?;
+    let profile = NamedProfile::open(&arguments.profile)?;
+    let setup = pipelines::setup(profile.as_ref(), &[options.patch()], options)?;
+    let profile = profile.map(|own| own.name());
+    let Some(stage) = engine.second_stage(&setup, None)? else {
+        return Err(match profile.filter(|_| options.rerank.is_none()) {
+            Some(profile) => usage(format!(
+                "{profile} says that reranking does not pay here; name a cross-encoder with --rerank, or use \
+                 --no-profile"
+            )),
+            None => usage("`--rerank none` leaves nothing to do; name a cross-encoder"),
+        });
     };
     let documents = read(&arguments.docs)?;
     if documents.is_empty() {
@@ -91,7 +92,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
         results,
         reranker,
         second_stage: SecondStageRan::from(&report),
-        profile: chosen.profile_name(),
+        profile,
     };
     if arguments.format.json {
         return print_json(&answer);
@@ -115,7 +116,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     if let Some(profile) = &answer.profile {
         say!("note: as {profile} has it");
     }
-    for note in second_stage::notes(&report) {
+    for note in report.notes() {
         say!("note: {note}");
     }
     Ok(())

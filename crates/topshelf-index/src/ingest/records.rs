@@ -142,7 +142,7 @@ impl Maker<'_> {
         };
         let Some(Value::String(text)) = key.and_then(|key| fields.remove(key)) else {
             let wanted = named.map_or_else(|| TEXT_FIELDS.join(", "), str::to_owned);
-            let reason = format!("it has no text under {wanted}; name the field with --text-field");
+            let reason = format!("it has no text under {wanted}");
             return Err(self.bad(line, reason));
         };
         let mut document = self.document(line, text, style);

@@ -117,7 +117,7 @@ impl fmt::Display for SkipReason {
         match self {
             Self::TooLarge { bytes, limit } => write!(
                 f,
-                "its {} MB are more than the {} MB that are read; raise --max-file-size or split it",
+                "its {} MB are more than the {} MB that are read; split it",
                 bytes / 1_000_000,
                 limit / 1_000_000
             ),

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use topshelf_core::Bm25Options;
 use topshelf_core::{Error, Query, Retriever};
+use topshelf_index::Language;
 use topshelf_index::analyse::Analyser;
-use topshelf_index::{Bm25Options, Language};
 
 use super::support::{Shelf, ask, ids};
 

@@ -9,12 +9,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use topshelf_core::Bm25Options;
 use topshelf_core::{
     Blame, EmbedKind, Embedder, Error, Filter, ModelIdentity, Passage, Query, Retriever,
 };
 use topshelf_index::{
-    AddEvent, AddOptions, AddReport, Bm25Options, Index, Models, Precision, Result, Settings,
-    Writer, add,
+    AddEvent, AddOptions, AddReport, Index, Models, Precision, Result, Settings, Writer, add,
 };
 
 /// Numbers of a [`Bag`]'s vectors.

@@ -12,14 +12,13 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use topshelf_core::{Error as CoreError, MAX_QUERY_CHARS};
+use topshelf_core::{Error as CoreError, MAX_QUERY_CHARS, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, of_body, ran, refuse_empty, with_status};
 use crate::app::{self, App, answer, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given, Ordered};
-use crate::shelf::Reranking;
 
 /// Documents times chunks have to stay below that.
 const MOST_CHUNKS: usize = 10_000;
@@ -169,7 +168,7 @@ async fn rerank_v2(app: &Arc<App>, request: Request) -> Result<Response> {
     let asked = Asked {
         query: asked.query,
         documents,
-        reranking: reranking(Some(asked.model), &head.headers)?,
+        patch: patch(Some(asked.model), &head.headers)?,
         top: asked.top_n,
         tokens_per_document: asked.max_tokens_per_doc,
         ..Asked::default()
@@ -208,7 +207,7 @@ pub(super) async fn reranked_v1(
     let asked = Asked {
         query: asked.query,
         documents,
-        reranking: reranking(asked.model, headers)?,
+        patch: patch(asked.model, headers)?,
         top: asked.top_n,
         tokens_per_document: asked.max_tokens_per_doc,
         ..Asked::default()
@@ -243,9 +242,9 @@ impl CohereDocument {
     }
 }
 
-fn reranking(model: Option<String>, headers: &HeaderMap) -> Result<Reranking> {
+fn patch(model: Option<String>, headers: &HeaderMap) -> Result<SetupPatch> {
     let deadline = app::deadline(headers)?;
-    Ok(Reranking { rerank: model, deadline, ..Reranking::default() })
+    Ok(SetupPatch { rerank: model, deadline, ..SetupPatch::default() })
 }
 
 fn reranked(

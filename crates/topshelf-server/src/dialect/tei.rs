@@ -11,14 +11,14 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
-use topshelf_core::{Blame, EmbedKind, Embedder};
+use topshelf_core::{Blame, EmbedKind, Embedder, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, OneOrMany, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given, Overlong};
-use crate::shelf::{ModelRole, Reranking};
+use crate::shelf::ModelRole;
 
 /// A request to rerank.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -117,7 +117,7 @@ pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -
     let asked = Asked {
         query: asked.query,
         documents: asked.texts.into_iter().map(Given::from).collect(),
-        reranking: Reranking { deadline, ..Reranking::default() },
+        patch: SetupPatch { deadline, ..SetupPatch::default() },
         overlong: Overlong::of_truncation(asked.truncate),
         ..Asked::default()
     };

@@ -13,13 +13,13 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use topshelf_core::SetupPatch;
 use utoipa::ToSchema;
 
 use super::{Dialect, OneOrMany, TextOrObject, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given};
-use crate::shelf::Reranking;
 
 /// A request to rerank.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -49,7 +49,7 @@ impl VllmRerank {
         Ok(Asked {
             query: self.query.into_text(),
             documents: self.documents.into_iter().map(Given::from).collect(),
-            reranking: Reranking { rerank: self.model, deadline, ..Reranking::default() },
+            patch: SetupPatch { rerank: self.model, deadline, ..SetupPatch::default() },
             top: self.top_n.filter(|top| *top > 0),
             count_tokens: true,
             ..Asked::default()
@@ -274,11 +274,11 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
     if given > limit {
         return Err(ServeError::TooManyDocuments { given, limit });
     }
-    let reranking = Reranking { rerank: asked.model, deadline, ..Reranking::default() };
+    let patch = SetupPatch { rerank: asked.model, deadline, ..SetupPatch::default() };
     let group = |query: String, documents: Vec<String>| Asked {
         query,
         documents: documents.into_iter().map(Given::from).collect(),
-        reranking: reranking.clone(),
+        patch: patch.clone(),
         count_tokens: true,
         ..Asked::default()
     };

@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use topshelf_core::SetupPatch;
 use utoipa::ToSchema;
 
 use super::jina::{Detail, TotalTokens};
@@ -16,7 +17,6 @@ use super::{Dialect, of_body, ran, with_status};
 use crate::app::{self, App, told};
 use crate::error::{Result, ServeError};
 use crate::rerank::{self, Asked, Given, Overlong};
-use crate::shelf::Reranking;
 
 /// A request.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -83,7 +83,7 @@ pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -
     let asked = Asked {
         query: asked.query,
         documents: asked.documents.into_iter().map(Given::from).collect(),
-        reranking: Reranking { rerank: asked.model, deadline, ..Reranking::default() },
+        patch: SetupPatch { rerank: asked.model, deadline, ..SetupPatch::default() },
         top: asked.top_k,
         overlong: Overlong::of_truncation(asked.truncation),
         count_tokens: true,

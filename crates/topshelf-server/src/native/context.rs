@@ -63,13 +63,12 @@ pub struct PassageGiven {
 }
 
 impl PromptOptions {
-    /// As the core has it.
+    /// What is said here, and the rest as usual.
     ///
     /// # Errors
     ///
     /// [`ServeError::WrongField`] for a budget of 0 and a coefficient below 0.
-    pub(crate) fn checked(self) -> Result<ContextOptions> {
-        let usual = ContextOptions::default();
+    pub(crate) fn over(self, usual: ContextOptions) -> Result<ContextOptions> {
         let near_duplicate = self.near_duplicate.unwrap_or(usual.near_duplicate);
         if self.budget == Some(0) {
             let reason = "give 1 token or more".to_owned();
@@ -82,8 +81,8 @@ impl PromptOptions {
         Ok(ContextOptions {
             token_budget: self.budget.unwrap_or(usual.token_budget),
             near_duplicate,
-            system: self.system,
-            template: self.template,
+            system: self.system.or(usual.system),
+            template: self.template.or(usual.template),
         })
     }
 }
@@ -116,7 +115,11 @@ async fn packed(app: &App, request: Request) -> Result<Response> {
         (Arc::new(passage), -(place as f32))
     });
     let ranking = Ranking::new("given", Scale::Rank, passages)?;
-    let context =
-        Context::pack(query.text(), &ranking, &request.prompt.checked()?, &estimate_tokens)?;
+    let context = Context::pack(
+        query.text(),
+        &ranking,
+        &request.prompt.over(ContextOptions::default())?,
+        &estimate_tokens,
+    )?;
     Ok(Json(PromptAnswer::from(&context)).into_response())
 }

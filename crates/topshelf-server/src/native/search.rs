@@ -15,12 +15,15 @@ use futures_util::stream::{self, StreamExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
-use topshelf_core::{Answer, Candidates, Context, Filter, Pipeline, Query, Ranking, TokenMatch};
+use topshelf_core::{
+    Answer, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking, Setup,
+    SetupPatch, TokenMatch,
+};
 use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use super::context::PromptOptions;
-use super::rerank::RerankingRequest;
+use super::rerank::{RerankingRequest, word};
 use super::{ErrorAnswer, ErrorTold};
 use crate::admission::Permit;
 use crate::answer::{PromptAnswer, RunReport, SearchHit};
@@ -28,16 +31,9 @@ use crate::app::{self, App, Ran, answer, told};
 use crate::dialect::Dialect;
 use crate::error::{Result, ServeError};
 use crate::shadow;
-use crate::shelf::Retrieval;
 
 /// Bytes of a passage, for the estimate of a search's work before it has found any.
 const PASSAGE: u64 = 1000;
-
-/// Results, unless the request says how many.
-const TOP: usize = 10;
-
-/// Candidates, unless the request says how many; for the estimate of work only.
-const DEPTH: usize = 100;
 
 /// A request.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -48,15 +44,24 @@ pub struct SearchRequest {
     pub query: String,
     /// The index; the server's first if that is not said.
     pub index: Option<String>,
-    /// `bm25`, `dense`, `hybrid`, or by token vectors `colbert`, `hybrid-colbert`.
+    /// `bm25`, `dense`, `colbert`, or several of them: `hybrid`, `hybrid-colbert`, `bm25+dense+colbert`.
     pub retriever: Option<String>,
     /// `rrf`, `min-max` or `z-score`.
     pub fusion: Option<String>,
     /// The k of reciprocal rank fusion.
     pub rrf_k: Option<f32>,
-    /// Weights of bm25 and dense for the other fusions.
+    /// Weights of the retrievers for the other fusions.
     #[serde(default)]
     pub weights: Vec<f32>,
+    /// BM25: how slowly repetitions of a word saturate.
+    #[schema(minimum = 0.0)]
+    pub k1: Option<f32>,
+    /// BM25: how much long passages are held back.
+    #[schema(minimum = 0.0, maximum = 1.0)]
+    pub b: Option<f32>,
+    /// BM25: what a word in title or headings counts, where one in the text counts 1.
+    #[schema(minimum = 0.0)]
+    pub title_weight: Option<f32>,
     /// Candidates that the first stage fetches and the second reads.
     #[schema(minimum = 1)]
     pub depth: Option<usize>,
@@ -113,7 +118,7 @@ struct Search {
     query: Query,
     pipeline: Pipeline,
     request: SearchRequest,
-    top: usize,
+    setup: Setup,
     permit: Permit,
 }
 
@@ -151,20 +156,23 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
     }
     app.log_query(&query);
     check_numbers(&request, app.options.limits.documents)?;
-    let top = request.top_n.unwrap_or(TOP);
-    let retrieval = Retrieval {
-        index: request.index.clone(),
-        retriever: request.retriever.clone(),
-        fusion: request.fusion.clone(),
+    let patch = SetupPatch {
+        retriever: word("retriever", request.retriever.as_deref())?,
+        fusion: word("fusion", request.fusion.as_deref())?,
         rrf_k: request.rrf_k,
         weights: request.weights.clone(),
+        k1: request.k1,
+        b: request.b,
+        title_weight: request.title_weight,
         depth: request.depth,
+        top: request.top_n,
+        ..request.reranking.clone().patch(of_head)?
     };
-    let reranking = request.reranking.clone().in_words(of_head)?;
-    let pipeline = app.shelf.pipeline(&retrieval, &reranking, top)?;
-    let reads = if pipeline.second_stage().is_some() { request.depth.unwrap_or(DEPTH) } else { 1 };
+    let setup = app.shelf.setup(&patch)?;
+    let pipeline = app.shelf.pipeline(request.index.as_deref(), &setup)?;
+    let reads = if pipeline.second_stage().is_some() { setup.first_stage.depth } else { 1 };
     let permit = app.admission.admit((reads as u64).saturating_mul(PASSAGE))?;
-    Ok(Search { query, pipeline, request, top, permit })
+    Ok(Search { query, pipeline, request, setup, permit })
 }
 
 fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
@@ -186,7 +194,7 @@ fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
 
 impl Search {
     async fn finish(self, app: &Arc<App>, candidates: Candidates) -> Result<(Ran, SearchResponse)> {
-        let Self { query, pipeline, request, permit, .. } = self;
+        let Self { query, pipeline, request, setup, permit } = self;
         let found = pipeline.rerank(&query, candidates).await?;
         let explained =
             if request.explain { explain(&pipeline, &query, &found).await? } else { Vec::new() };
@@ -195,7 +203,10 @@ impl Search {
         let best: Vec<&str> =
             found.ranking.hits().iter().map(|hit| hit.passage.id.as_str()).collect();
         shadow::look(app, &query, passages, &best);
-        let prompt = request.prompt.map(|options| prompt(&query, &found, options)).transpose()?;
+        let prompt = request
+            .prompt
+            .map(|options| prompt(&query, &found, options, setup.context))
+            .transpose()?;
         let profile = app.shelf.profile();
         let report = RunReport { profile, ..RunReport::from(&found.report) };
         let model = report.reranker.as_ref().map(|ran| ran.model.clone()).unwrap_or_default();
@@ -223,7 +234,7 @@ impl Search {
 /// The first stage's order now, the rest as it comes. The work is withdrawn with the stream.
 fn streamed(app: Arc<App>, search: Search, candidates: Candidates) -> Response {
     let first = FirstOrder {
-        hits: hits(&candidates.ranking, search.top, &[]),
+        hits: hits(&candidates.ranking, search.setup.top, &[]),
         candidates: candidates.ranking.len(),
     };
     let rest = async move {
@@ -282,8 +293,13 @@ fn hits(ranking: &Ranking, top: usize, explained: &[Vec<TokenMatch>]) -> Vec<Sea
     ranking.hits().iter().take(top).enumerate().map(told).collect()
 }
 
-fn prompt(query: &Query, found: &Answer, options: PromptOptions) -> Result<PromptAnswer> {
-    let options = options.checked()?;
+fn prompt(
+    query: &Query,
+    found: &Answer,
+    options: PromptOptions,
+    usual: ContextOptions,
+) -> Result<PromptAnswer> {
+    let options = options.over(usual)?;
     let context = Context::pack(query.text(), &found.ranking, &options, &estimate_tokens)?;
     Ok(PromptAnswer::from(&context))
 }

@@ -1,0 +1,169 @@
+//! [`Note`]: what a reader of an answer has to know without asking, worded in one place.
+//!
+//! Notes follow from the report alone, so everybody who shows an answer shows the same ones, in the same order.
+
+use std::fmt;
+
+use crate::language_model::Usage;
+use crate::report::{Report, SecondStageReport, Skipped};
+
+/// One thing to know about an answer.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Note {
+    /// The gate found the first stage clear.
+    Clear {
+        /// What it read.
+        signal: String,
+        /// Its value.
+        value: f32,
+        /// From where on the first stage counts as clear.
+        threshold: f32,
+    },
+    /// No reranker answered.
+    NoReranker,
+    /// The blend gives the reranker no weight.
+    NoWeight,
+    /// A reranker failed.
+    RerankerFailed {
+        /// The model.
+        model: String,
+        /// Why.
+        reason: String,
+        /// What was spent on it.
+        usage: Usage,
+    },
+    /// Passages were longer than the reranker reads.
+    Truncated {
+        /// How many.
+        passages: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// The query was longer than the reranker reads.
+    QueryTruncated {
+        /// Tokens at its end that were not read.
+        tokens: usize,
+    },
+    /// A passage that could not be scored.
+    NotScored {
+        /// The passage.
+        passage: String,
+        /// Why.
+        reason: String,
+    },
+    /// Candidates that were not read in time.
+    Late {
+        /// How many.
+        candidates: usize,
+        /// The deadline, in milliseconds.
+        deadline: f64,
+    },
+    /// Candidates that are not relevant enough.
+    Withheld {
+        /// How many.
+        candidates: usize,
+        /// The least probability.
+        min_relevance: f32,
+    },
+    /// Candidates without a score, which a threshold withholds as well.
+    WithheldUnscored {
+        /// How many.
+        candidates: usize,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clear { signal, value, threshold } => write!(
+                f,
+                "not reranked: the first stage is clear ({signal} is {value:.4}, the gate opens below {threshold})"
+            ),
+            Self::NoReranker => {
+                f.write_str("not reranked: no reranker answered, so the order is the first stage's")
+            }
+            Self::NoWeight => {
+                f.write_str("not reranked: the blend gives the rerank score no weight")
+            }
+            Self::RerankerFailed { model, reason, usage } => {
+                write!(f, "{model} failed: {reason}")?;
+                if usage.is_none() { Ok(()) } else { write!(f, "; spent until then: {usage}") }
+            }
+            Self::Truncated { passages, of } => write!(
+                f,
+                "{passages} of {of} candidates were longer than the reranker reads and were not read to the end"
+            ),
+            Self::QueryTruncated { tokens } => {
+                write!(f, "the reranker did not read the last {tokens} tokens of the query")
+            }
+            Self::NotScored { passage, reason } => write!(f, "{passage} was not scored: {reason}"),
+            Self::Late { candidates, deadline } => write!(
+                f,
+                "{candidates} candidates were not read before the deadline of {deadline} ms; they keep their order \
+                 behind those that were"
+            ),
+            Self::Withheld { candidates, min_relevance } => write!(
+                f,
+                "{candidates} candidates were withheld: relevant with a probability below {min_relevance}"
+            ),
+            Self::WithheldUnscored { candidates } => {
+                write!(f, "{candidates} candidates were withheld: they have no rerank score")
+            }
+        }
+    }
+}
+
+impl Report {
+    /// What a reader has to know.
+    pub fn notes(&self) -> Vec<Note> {
+        self.second_stage.as_ref().map_or_else(Vec::new, SecondStageReport::notes)
+    }
+}
+
+impl SecondStageReport {
+    /// What a reader has to know.
+    pub fn notes(&self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        match (self.skipped, &self.gate) {
+            (Some(Skipped::Clear), Some(gate)) => notes.push(Note::Clear {
+                signal: gate.signal.clone(),
+                value: gate.value.unwrap_or_default(),
+                threshold: gate.threshold,
+            }),
+            (Some(Skipped::Failed), _) => notes.push(Note::NoReranker),
+            (Some(Skipped::NoWeight), _) => notes.push(Note::NoWeight),
+            (Some(Skipped::Clear) | None, _) => {}
+        }
+        for failure in &self.failures {
+            notes.push(Note::RerankerFailed {
+                model: failure.model.clone(),
+                reason: failure.reason.clone(),
+                usage: failure.usage,
+            });
+        }
+        for ran in &self.rerankers {
+            if !ran.truncated.is_empty() {
+                notes.push(Note::Truncated { passages: ran.truncated.len(), of: ran.pairs });
+            }
+            if ran.query_truncated_tokens > 0 {
+                notes.push(Note::QueryTruncated { tokens: ran.query_truncated_tokens });
+            }
+            notes.extend(ran.failed.iter().map(|failed| Note::NotScored {
+                passage: failed.passage.clone(),
+                reason: failed.reason.clone(),
+            }));
+        }
+        if let Some(own) = self.deadline.as_ref().filter(|own| own.unscored > 0) {
+            notes.push(Note::Late { candidates: own.unscored, deadline: own.allowed });
+        }
+        if let Some(threshold) = &self.threshold {
+            let min_relevance = threshold.min_relevance;
+            notes.push(Note::Withheld { candidates: threshold.below, min_relevance });
+            if threshold.unscored > 0 {
+                notes.push(Note::WithheldUnscored { candidates: threshold.unscored });
+            }
+        }
+        notes
+    }
+}
