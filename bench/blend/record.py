@@ -9,8 +9,8 @@ colbert for `--colbert`), nothing of Python but itself. Two tasks take their tex
 
     pip download --no-deps -d WHEELS gensim pyserini==0.17.1
 
-Everything is kept under --out: collections, their indexes, and `TASK/` with what is judged and the runs. What is there
-already is not recorded again, so an interrupted call goes on where it was.
+Everything is kept under --out: collections, their indexes, and `TASK/` with what is judged and the runs. What
+is there already is not recorded again, so an interrupted call goes on where it was.
 """
 
 import argparse
