@@ -22,6 +22,7 @@
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
 //! | whether reranking is worth it for a query | [`gate`] |
 //! | rerank score and first stage's score put together | [`blend`] |
+//! | what the rerank score counts by default | [`robust`] |
 //! | logits to probabilities | [`calibrate`] |
 //! | when a dearer reranker can end before the last candidate | [`early_stop`] |
 //! | documents that are longer than a reranker reads | [`windows`] |
@@ -43,6 +44,7 @@ pub mod passage;
 pub mod pipeline;
 pub mod ranking;
 pub mod report;
+pub mod robust;
 pub mod score;
 mod scoring;
 pub mod second_stage;
@@ -50,7 +52,7 @@ pub mod setup;
 pub mod stage;
 pub mod windows;
 
-pub use blend::{Blend, BlendScore};
+pub use blend::{Blend, BlendPolicy, BlendScore};
 pub use calibrate::Calibration;
 pub use citations::Citations;
 pub use context::{Context, ContextOptions, Source};

@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::language_model::Usage;
 use crate::report::{Report, SecondStageReport, Skipped};
+use crate::robust::LONG_QUERY;
 
 /// One thing to know about an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,16 @@ pub enum Note {
     NoReranker,
     /// The blend gives the reranker no weight.
     NoWeight,
+    /// The default rule does not rerank long queries.
+    LongQuery {
+        /// The query's tokens.
+        tokens: usize,
+    },
+    /// The default rule keeps a part of the first stage's score.
+    Blended {
+        /// What the rerank score counts.
+        weight: f32,
+    },
     /// A reranker failed.
     RerankerFailed {
         /// The model.
@@ -73,6 +84,13 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// Whether it says how the default works rather than what went wrong or was left out: for those who ask.
+    pub fn is_routine(&self) -> bool {
+        matches!(self, Self::Blended { .. })
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,6 +104,17 @@ impl fmt::Display for Note {
             Self::NoWeight => {
                 f.write_str("not reranked: the blend gives the rerank score no weight")
             }
+            Self::LongQuery { tokens } => write!(
+                f,
+                "not reranked: the query has {tokens} tokens, and by default queries of up to {LONG_QUERY} are reranked, \
+                 since longer ones mislead rerankers that were trained on questions; a blend weight of your own \
+                 reranks it"
+            ),
+            Self::Blended { weight } => write!(
+                f,
+                "by default the rerank score counts {weight} and the first stage's score the rest; a blend weight of 1 \
+                 is the rerank score alone"
+            ),
             Self::RerankerFailed { model, reason, usage } => {
                 write!(f, "{model} failed: {reason}")?;
                 if usage.is_none() { Ok(()) } else { write!(f, "; spent until then: {usage}") }
@@ -133,7 +162,11 @@ impl SecondStageReport {
             }),
             (Some(Skipped::Failed), _) => notes.push(Note::NoReranker),
             (Some(Skipped::NoWeight), _) => notes.push(Note::NoWeight),
+            (Some(Skipped::LongQuery { tokens }), _) => notes.push(Note::LongQuery { tokens }),
             (Some(Skipped::Clear) | None, _) => {}
+        }
+        if let Some(weight) = self.default_weight.filter(|_| self.skipped.is_none()) {
+            notes.push(Note::Blended { weight });
         }
         for failure in &self.failures {
             notes.push(Note::RerankerFailed {

@@ -45,6 +45,8 @@ pub struct SecondStageReport {
     pub failures: Vec<RerankFailure>,
     /// The blend, if there is one.
     pub blend: Option<String>,
+    /// The weight of the rerank score, if the default rule chose it.
+    pub default_weight: Option<f32>,
     /// How scores became probabilities.
     pub calibration: String,
     /// What the threshold withheld, if there is one.
@@ -61,6 +63,11 @@ pub enum Skipped {
     Clear,
     /// The blend gives the reranker no weight: on the queries it was fitted on, reranking hurt.
     NoWeight,
+    /// By the default rule, since the query has many tokens.
+    LongQuery {
+        /// The query's tokens, as the reranker counts them.
+        tokens: usize,
+    },
     /// Every reranker failed.
     Failed,
 }

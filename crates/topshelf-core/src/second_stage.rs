@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use crate::blend::Blend;
+use crate::blend::{Blend, BlendPolicy, BlendScore};
 use crate::calibrate::Calibration;
 use crate::early_stop::EarlyStop;
 use crate::error::{Blame, Error, Result};
@@ -34,6 +34,7 @@ use crate::report::{
     DeadlineReport, Failed, RerankFailure, RerankReport, SecondStageReport, Skipped,
     ThresholdReport, Truncated,
 };
+use crate::robust::Robust;
 use crate::score::Scale;
 use crate::scoring::{self, Cut, Pace, Scored};
 use crate::stage::{PassageFailure, RerankOutcome, Reranker};
@@ -111,7 +112,7 @@ pub struct Policy {
     /// Skips reranking where the first stage is clear.
     pub gate: Option<Gate>,
     /// Keeps part of the first stage's score.
-    pub blend: Option<Blend>,
+    pub blend: Option<BlendPolicy>,
     /// How a score becomes a probability.
     pub calibration: Calibration,
     /// Results below this probability are withheld, even if none is left.
@@ -217,18 +218,17 @@ impl SecondStage {
             skipped: None,
             rerankers: Vec::new(),
             failures: Vec::new(),
-            blend: policy.blend.as_ref().map(Blend::describe),
+            blend: None,
+            default_weight: None,
             calibration: policy.calibration.describe(),
             threshold: None,
             deadline: None,
         };
         if report.gate.as_ref().is_some_and(|gate| gate.clear) {
             report.skipped = Some(Skipped::Clear);
-        } else if policy.blend.is_some_and(|blend| blend.weight == 0.0)
-            && policy.min_relevance.is_none()
-        {
-            report.skipped = Some(Skipped::NoWeight);
         }
+        let blend = self.blend(query, candidates, &mut report);
+        report.blend = blend.as_ref().map(Blend::describe);
         if report.skipped.is_some() {
             return Ok((candidates.clone(), report));
         }
@@ -259,7 +259,7 @@ impl SecondStage {
         if let Some(scale) = scale {
             self.estimate_relevance(&mut ranking, scale)?;
         }
-        if let (Some(blend), Some(_)) = (&policy.blend, scale) {
+        if let (Some(blend), Some(_)) = (&blend, scale) {
             ranking = blend.apply(candidates, ranking, RERANK_STAGE, &policy.calibration)?;
         }
         if let Some(min_relevance) = policy.min_relevance {
@@ -278,6 +278,36 @@ impl SecondStage {
             report.threshold = Some(ThresholdReport { min_relevance, below, unscored });
         }
         Ok((ranking, report))
+    }
+
+    /// The blend for this query, and in the report what the default rule has to do with it. Without weight the
+    /// rerankers are not asked, unless a threshold needs their scores.
+    fn blend(
+        &self,
+        query: &Query,
+        candidates: &Ranking,
+        report: &mut SecondStageReport,
+    ) -> Option<Blend> {
+        let last = self.rerankers().last()?;
+        let (blend, why) = match self.policy.blend? {
+            BlendPolicy::Fixed(blend) => (blend, Skipped::NoWeight),
+            BlendPolicy::Robust => match Robust::of(query, candidates, last) {
+                Robust::Alone => return None,
+                Robust::Blend(blend) => {
+                    report.default_weight = Some(blend.weight);
+                    return Some(blend);
+                }
+                Robust::LongQuery(tokens) => {
+                    report.default_weight = Some(0.0);
+                    let none = Blend { weight: 0.0, rerank: BlendScore::MinMax };
+                    (none, Skipped::LongQuery { tokens })
+                }
+            },
+        };
+        if blend.weight == 0.0 && self.policy.min_relevance.is_none() {
+            report.skipped = report.skipped.or(Some(why));
+        }
+        Some(blend)
     }
 
     /// The name of the reranker at this place in signals.

@@ -141,6 +141,8 @@ pub struct RunReport {
     pub milliseconds: f64,
     /// The profile that took part.
     pub profile: Option<String>,
+    /// What a reader has to know: what was skipped, cut, left unread or withheld, and what failed.
+    pub notes: Vec<String>,
 }
 
 /// What a retriever did.
@@ -159,8 +161,8 @@ pub struct RetrieverRan {
 pub struct SecondStageRan {
     /// What the gate saw; absent without one.
     pub gate: Option<GateSaw>,
-    /// Why nothing was reranked: `clear` (by the gate), `no_weight` (in the blend) or `failed` (no
-    /// reranker answered); absent where reranking took place.
+    /// Why nothing was reranked: `clear` (by the gate), `no_weight` (in the blend), `long_query` (by the default
+    /// blend) or `failed` (no reranker answered); absent where reranking took place.
     pub skipped: Option<String>,
     /// The rerankers, in the order in which they ran.
     pub rerankers: Vec<RerankerRan>,
@@ -168,6 +170,8 @@ pub struct SecondStageRan {
     pub failures: Vec<RerankerFailed>,
     /// How the rerank score and the first stage's became one; absent without a blend.
     pub blend: Option<String>,
+    /// What the rerank score counts, if that follows from the default rule and not from a choice.
+    pub default_weight: Option<f32>,
     /// How scores became probabilities.
     pub calibration: String,
     /// What `--min-relevance` withheld; absent without it.
@@ -349,6 +353,7 @@ impl From<&Report> for RunReport {
             second_stage: report.second_stage.as_ref().map(SecondStageRan::from),
             milliseconds: report.milliseconds,
             profile: None,
+            notes: report.notes().iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -365,6 +370,7 @@ impl From<&topshelf_core::SecondStageReport> for SecondStageRan {
             skipped: report.skipped.map(|skipped| match skipped {
                 Skipped::Clear => "clear".to_owned(),
                 Skipped::NoWeight => "no_weight".to_owned(),
+                Skipped::LongQuery { .. } => "long_query".to_owned(),
                 Skipped::Failed => "failed".to_owned(),
             }),
             rerankers: report.rerankers.iter().map(RerankerRan::from).collect(),
@@ -379,6 +385,7 @@ impl From<&topshelf_core::SecondStageReport> for SecondStageRan {
                 })
                 .collect(),
             blend: report.blend.clone(),
+            default_weight: report.default_weight,
             calibration: report.calibration.clone(),
             threshold: report.threshold.as_ref().map(|threshold| ThresholdWithheld {
                 min_relevance: threshold.min_relevance,

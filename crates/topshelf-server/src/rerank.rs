@@ -132,7 +132,8 @@ impl Ordered {
                 warnings
                     .push("not reranked: the blend gives the rerank score no weight".to_owned());
             }
-            None => {}
+            // A list that was given has no first stage, whose part the default rule would keep.
+            Some(Skipped::LongQuery { .. }) | None => {}
         }
         for ran in &self.report.rerankers {
             for failed in &ran.failed {

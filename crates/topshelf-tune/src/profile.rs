@@ -155,8 +155,8 @@ impl From<Profile> for ProfileFile {
 #[cfg(test)]
 mod tests {
     use topshelf_core::{
-        Blend, BlendScore, Bm25Options, Calibration, Cascade, CascadeStep, EarlyStop, Fusion, Gate,
-        Retrievers, TokenVectorUse, WindowOptions,
+        Blend, BlendPolicy, BlendScore, Bm25Options, Calibration, Cascade, CascadeStep, EarlyStop,
+        Fusion, Gate, Retrievers, TokenVectorUse, WindowOptions,
     };
 
     use super::*;
@@ -182,7 +182,10 @@ mod tests {
                     then: vec![step("large", Some(20), Some(stop))],
                 },
                 windows: Some(WindowOptions::default()),
-                blend: Some(Blend { weight: 0.45, rerank: BlendScore::Probability }),
+                blend: Some(BlendPolicy::Fixed(Blend {
+                    weight: 0.45,
+                    rerank: BlendScore::Probability,
+                })),
                 calibration: Calibration::Isotonic { points: vec![(-1.0, 0.125), (2.0, 0.5)] },
                 gate: Some(Gate { signal: "margin:dense:3".parse().unwrap(), threshold: 0.125 }),
                 min_relevance: None,

@@ -12,8 +12,8 @@
 use std::collections::HashSet;
 
 use topshelf_core::{
-    Blend, BlendScore, Bm25Options, Calibration, Cascade, CascadeStep, EarlyStop, FirstStageSetup,
-    Fusion, Normalisation, Retrievers, SecondStageSetup, Setup, WindowOptions,
+    Blend, BlendPolicy, BlendScore, Bm25Options, Calibration, Cascade, CascadeStep, EarlyStop,
+    FirstStageSetup, Fusion, Normalisation, Retrievers, SecondStageSetup, Setup, WindowOptions,
 };
 use topshelf_eval::compare_paired;
 
@@ -248,7 +248,8 @@ fn field(
                     let mut setup = plain.clone();
                     if let Some(reranking) = &mut setup.second_stage {
                         let weight = weight.weight;
-                        reranking.blend = Some(Blend { weight, rerank: score });
+                        let blend = Blend { weight, rerank: score };
+                        reranking.blend = Some(BlendPolicy::Fixed(blend));
                     }
                     variants.push((setup, Some((score, weight))));
                 }

@@ -79,7 +79,9 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
             usage.output_tokens
         ));
     }
-    lines.extend(answer.report.notes().iter().map(|note| format!("note: {note}")));
+    let notes = answer.report.notes();
+    lines
+        .extend(notes.iter().filter(|note| !note.is_routine()).map(|note| format!("note: {note}")));
     print(&lines.join("\n")).context("cannot print the answer")
 }
 

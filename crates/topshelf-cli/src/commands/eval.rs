@@ -196,7 +196,7 @@ fn systems(arguments: &EvalArguments, setup: &Setup, folder: &Folder) -> Result<
         return Err(usage("a system that ends in +gate needs --gate"));
     }
     if second.is_none_or(|own| own.blend.is_none()) && systems.iter().any(|system| system.blended) {
-        return Err(usage("a system that ends in +blend needs --blend"));
+        return Err(usage("a system that ends in +blend needs a blend, and there is none"));
     }
     let from_run = systems.iter().any(|system| system.stage == Stage::Candidates);
     if from_run && !given {

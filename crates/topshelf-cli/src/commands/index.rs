@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use topshelf::chunk::ChunkOptions;
-use topshelf::ingest::IngestOptions;
+use topshelf::ingest::{IngestOptions, SkipReason};
 use topshelf::{
     AddEvent, AddOptions, AddReport, Embedder, Index, IndexError, Models, Precision, Settings,
     Writer, check, graph,
@@ -126,6 +126,15 @@ fn add(arguments: &AddArguments) -> Result<()> {
     print(&summary(&report))
 }
 
+/// The flag that would let it in.
+fn hint(reason: &SkipReason) -> &'static str {
+    match reason {
+        SkipReason::TooLarge { .. } => " (--max-file-size raises the limit)",
+        SkipReason::NoText { .. } => " (--text-field names the field)",
+        _ => "",
+    }
+}
+
 /// Adds files, shows progress, and names on standard error what was skipped.
 pub(super) fn add_with_progress(
     writer: Writer,
@@ -153,7 +162,9 @@ pub(super) fn add_with_progress(
             in_documents = 0;
             progress.set(in_files.div_ceil(1000));
         }
-        AddEvent::Skipped(skipped) => progress.line(&format!("skipped: {skipped}")),
+        AddEvent::Skipped(skipped) => {
+            progress.line(&format!("skipped: {skipped}{}", hint(&skipped.reason)));
+        }
         AddEvent::Warning(warning) => progress.line(&format!("warning: {warning}")),
         _ => {}
     });

@@ -172,7 +172,9 @@ fn as_text(
     }
     lines.extend(profile.map(|profile| format!("note: as {profile} has it")));
     // What was skipped, cut, left unread or withheld is said without being asked.
-    lines.extend(answer.report.notes().iter().map(|note| format!("note: {note}")));
+    let notes = answer.report.notes();
+    let shown = notes.iter().filter(|note| explain || !note.is_routine());
+    lines.extend(shown.map(|note| format!("note: {note}")));
     lines.join("\n")
 }
 

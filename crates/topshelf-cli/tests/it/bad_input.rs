@@ -224,7 +224,7 @@ fn an_index_of_another_format_is_refused_and_left() {
     value["payload"] = state.to_string().into();
     let old = value.to_string();
     fs::write(&meta, &old).unwrap();
-    let says = ["has format 0", "reads format 3", "build it anew in another folder"];
+    let says = ["has format 0", "reads formats up to 3", "build it again in another folder"];
     assert_all_refused(
         dir,
         &[

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::program::{models, run, run_with_input, topshelf, write};
 
 /// A server that ends with the test.
-struct Server {
+pub(super) struct Server {
     child: Child,
     /// `127.0.0.1:PORT`.
     address: String,
@@ -20,7 +20,7 @@ struct Server {
 
 impl Server {
     /// Starts one on a free port.
-    fn start(dir: &Path, arguments: &[&str]) -> Self {
+    pub(super) fn start(dir: &Path, arguments: &[&str]) -> Self {
         models();
         let mut all = vec!["serve", "--port", "0"];
         all.extend(arguments);
@@ -64,7 +64,7 @@ impl Server {
         stream
     }
 
-    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+    pub(super) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let (status, _, body) = self.ask("POST", path, "", &body.to_string());
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }

@@ -197,7 +197,8 @@ fn a_clear_first_stage_is_left_alone() {
 #[test]
 fn a_blend_without_weight_does_not_pay_for_the_reranker() {
     let blend = Blend::new(0.0, BlendScore::MinMax).unwrap();
-    let policy = Policy { blend: Some(blend), ..Policy::default() };
+    let blend = Some(BlendPolicy::Fixed(blend));
+    let policy = Policy { blend, ..Policy::default() };
     let stage = SecondStage::new(Numbers::new(1.0)).with_policy(policy).unwrap();
     let (ranking, report) = run(&stage, &candidates(&["1", "2"]), 2).unwrap();
     assert_eq!(texts(&ranking), ["1", "2"]);
@@ -211,7 +212,7 @@ fn policies_that_mean_nothing_are_refused() {
         Policy { min_relevance: Some(1.5), ..Policy::default() },
         Policy { min_relevance: Some(0.5), gate: Some(gate), ..Policy::default() },
         Policy {
-            blend: Some(Blend { weight: -0.1, rerank: BlendScore::MinMax }),
+            blend: Some(BlendPolicy::Fixed(Blend { weight: -0.1, rerank: BlendScore::MinMax })),
             ..Policy::default()
         },
     ];
@@ -260,7 +261,7 @@ fn where_nobody_answers_the_order_stays_or_it_is_an_error() {
     let given = candidates(&["1", "3", "2"]);
     assert!(run(&SecondStage::new(broken()), &given, 3).is_err());
     let keep = Policy { on_failure: OnFailure::KeepOrder, ..Policy::default() };
-    let blend = Some(Blend::new(0.5, BlendScore::MinMax).unwrap());
+    let blend = Some(BlendPolicy::Fixed(Blend::new(0.5, BlendScore::MinMax).unwrap()));
     for blend in [None, blend] {
         let policy = Policy { blend, ..keep.clone() };
         let stage = SecondStage::new(broken()).or_of(Arc::new(broken()));

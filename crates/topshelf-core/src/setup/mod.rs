@@ -18,7 +18,7 @@ pub use self::patch::{
     GateChoice, LongDocuments, NO_RERANKER, SetupPatch, Survivors, TokenVectorUse,
 };
 pub use self::retrievers::{RetrieverKind, Retrievers};
-use crate::blend::Blend;
+use crate::blend::BlendPolicy;
 use crate::calibrate::Calibration;
 use crate::context::ContextOptions;
 use crate::early_stop::EarlyStop;
@@ -121,7 +121,7 @@ pub struct SecondStageSetup {
     pub windows: Option<WindowOptions>,
     /// Keeps part of the first stage's score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blend: Option<Blend>,
+    pub blend: Option<BlendPolicy>,
     /// How a score becomes a probability.
     #[serde(default)]
     pub calibration: Calibration,
@@ -207,7 +207,11 @@ impl Default for FirstStageSetup {
 
 impl Default for SecondStageSetup {
     fn default() -> Self {
-        Self { windows: Some(WindowOptions::default()), ..Self::by(DEFAULT_RERANKER) }
+        Self {
+            windows: Some(WindowOptions::default()),
+            blend: Some(BlendPolicy::Robust),
+            ..Self::by(DEFAULT_RERANKER)
+        }
     }
 }
 

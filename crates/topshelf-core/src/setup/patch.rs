@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{CascadeStep, SecondStageSetup, Setup};
-use crate::blend::{Blend, BlendScore};
+use crate::blend::{Blend, BlendPolicy, BlendScore};
 use crate::error::{Error, Result};
 use crate::fuse::Fusion;
 use crate::gate::Gate;
@@ -73,7 +73,7 @@ pub struct SetupPatch {
     /// Tokens of a window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_tokens: Option<usize>,
-    /// What the rerank score counts, 0 to 1.
+    /// What the rerank score counts, 0 to 1; at 1 it is the rerank score as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blend: Option<f32>,
     /// How the rerank score is brought to 0..1 for the blend.
@@ -318,15 +318,20 @@ impl Setup {
             }
             None => {}
         }
-        if let Some(weight) = patch.blend {
-            let rerank = patch.blend_score.unwrap_or_default();
-            second.blend = Some(Blend::new(weight, rerank)?);
-        } else if let Some(score) = patch.blend_score {
-            let blend = second.blend.as_mut().ok_or(Error::Conflict {
-                one: "a way to read rerank scores for the blend",
-                other: "no blend",
-            })?;
-            blend.rerank = score;
+        match (patch.blend, patch.blend_score, &mut second.blend) {
+            (Some(weight), score, own) => {
+                let blend = Blend::new(weight, score.unwrap_or_default())?;
+                // With all the weight, it is the rerank score as it is.
+                *own = (weight < 1.0).then_some(BlendPolicy::Fixed(blend));
+            }
+            (None, Some(score), Some(BlendPolicy::Fixed(own))) => own.rerank = score,
+            (None, Some(_), _) => {
+                return Err(Error::Conflict {
+                    one: "a way to read rerank scores for the blend",
+                    other: "a blend without a weight of its own",
+                });
+            }
+            (None, None, _) => {}
         }
         match &patch.gate {
             Some(GateChoice::None) => second.gate = None,
