@@ -16,7 +16,7 @@
 //! | reciprocal rank fusion, weighted fusion | [`fuse`] |
 //! | metadata conditions | [`filter`] |
 //! | what LLMs do for rerankers | [`language_model`] |
-//! | what is told of a call while it is out | [`journal`] |
+//! | what travels with a request: deadline, withdrawal, account | [`call`] |
 //! | retrieve, fuse, rerank, report | [`pipeline`], [`report`] |
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
 //! | whether reranking is worth it for a query | [`gate`] |
@@ -28,6 +28,7 @@
 
 pub mod blend;
 pub mod calibrate;
+pub mod call;
 pub mod citations;
 pub mod context;
 pub mod early_stop;
@@ -35,7 +36,6 @@ mod error;
 pub mod filter;
 pub mod fuse;
 pub mod gate;
-pub mod journal;
 pub mod language_model;
 pub mod passage;
 pub mod pipeline;
@@ -49,6 +49,7 @@ pub mod windows;
 
 pub use blend::{Blend, BlendScore};
 pub use calibrate::Calibration;
+pub use call::{Call, WithdrawOnDrop};
 pub use citations::Citations;
 pub use context::{Context, ContextOptions, Source};
 pub use early_stop::EarlyStop;
@@ -56,7 +57,6 @@ pub use error::{Blame, Error, Result};
 pub use filter::Filter;
 pub use fuse::{Fusion, Normalisation};
 pub use gate::{Gate, GateReport, GateSignal};
-pub use journal::Journal;
 pub use language_model::{
     Alternative, Ask, LanguageModel, Message, Prompt, Role, Tell, Usage, Wanted, Written,
 };

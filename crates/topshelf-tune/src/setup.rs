@@ -204,7 +204,7 @@ fn stand_ins<E>(
     let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
     let mut stage = stage;
     for name in names {
-        stage = stage.or_of(reranker(name)?);
+        stage = stage.or(reranker(name)?);
     }
     Ok(stage)
 }
@@ -254,12 +254,12 @@ impl Reranking {
         };
         // Names with commas between them stand in for one another.
         let (named, spare) = first.model.split_once(',').unwrap_or((&first.model, ""));
-        let mut stage = SecondStage::of(reranker(named.trim())?);
+        let mut stage = SecondStage::new(reranker(named.trim())?);
         stage = stand_ins(stage, spare, &mut reranker)?;
         for step in others {
             let keep = step.keep.unwrap_or(usize::MAX);
             let (named, spare) = step.model.split_once(',').unwrap_or((&step.model, ""));
-            stage = stage.then_of(reranker(named.trim())?, keep, step.early_stop)?;
+            stage = stage.then(reranker(named.trim())?, keep, step.early_stop)?;
             stage = stand_ins(stage, spare, &mut reranker)?;
         }
         Ok(stage.with_policy(self.policy())?)

@@ -165,7 +165,7 @@ impl Pools {
             let builder = Pipeline::builder().top(each);
             let builder = with_first_stage(builder, index, &first, Known::default())?;
             let stage =
-                SecondStage::of(rerankers::open(&arguments.rerank, Some(index), &spending)?.model);
+                SecondStage::new(rerankers::open(&arguments.rerank, Some(index), &spending)?.model);
             pipelines.push(builder.second_stage(stage).build()?);
         }
         Ok(Self { pipelines, each })

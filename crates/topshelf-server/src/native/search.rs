@@ -15,7 +15,9 @@ use futures_util::stream::{self, StreamExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
-use topshelf_core::{Answer, Candidates, Context, Filter, Pipeline, Query, Ranking, TokenMatch};
+use topshelf_core::{
+    Answer, Call, Candidates, Context, Filter, Pipeline, Query, Ranking, TokenMatch,
+};
 use tracing::Instrument as _;
 use utoipa::ToSchema;
 
@@ -115,6 +117,8 @@ struct Search {
     request: SearchRequest,
     top: usize,
     permit: Permit,
+    /// Begun when the request had been read: a deadline counts from there.
+    call: Call,
 }
 
 /// Finds passages in an index.
@@ -133,7 +137,7 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Res
 
 async fn found(app: &Arc<App>, request: Request) -> Result<Response> {
     let search = prepare(app, request).await?;
-    let candidates = search.pipeline.candidates(&search.query).await?;
+    let candidates = search.pipeline.candidates(&search.call, &search.query).await?;
     if search.request.stream {
         return Ok(streamed(Arc::clone(app), search, candidates));
     }
@@ -164,7 +168,8 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
     let pipeline = app.shelf.pipeline(&retrieval, &reranking, top)?;
     let reads = if pipeline.second_stage().is_some() { request.depth.unwrap_or(DEPTH) } else { 1 };
     let permit = app.admission.admit((reads as u64).saturating_mul(PASSAGE))?;
-    Ok(Search { query, pipeline, request, top, permit })
+    let call = app::call(&head).part();
+    Ok(Search { query, pipeline, request, top, permit, call })
 }
 
 fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
@@ -186,10 +191,13 @@ fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
 
 impl Search {
     async fn finish(self, app: &Arc<App>, candidates: Candidates) -> Result<(Ran, SearchResponse)> {
-        let Self { query, pipeline, request, permit, .. } = self;
-        let found = pipeline.rerank(&query, candidates).await?;
-        let explained =
-            if request.explain { explain(&pipeline, &query, &found).await? } else { Vec::new() };
+        let Self { query, pipeline, request, permit, call, .. } = self;
+        let found = pipeline.rerank(&call, &query, candidates).await?;
+        let explained = if request.explain {
+            explain(&call, &pipeline, &query, &found).await?
+        } else {
+            Vec::new()
+        };
         permit.finish();
         let passages = found.candidates.hits().iter().map(|hit| Arc::clone(&hit.passage)).collect();
         let best: Vec<&str> =
@@ -249,18 +257,17 @@ fn event(name: &str, data: &impl Serialize) -> std::result::Result<Event, axum::
     Event::default().event(name).json_data(data)
 }
 
-/// What the last reranker says of each hit's tokens, if it looks at tokens.
+/// What the reranker that answered says of each hit's tokens, if it looks at tokens.
 async fn explain(
+    call: &Call,
     pipeline: &Pipeline,
     query: &Query,
     found: &Answer,
 ) -> Result<Vec<Vec<TokenMatch>>> {
-    let Some(reranker) = pipeline.second_stage().and_then(|stage| stage.rerankers().last()) else {
-        return Ok(Vec::new());
-    };
+    let Some(reranker) = pipeline.answered_by(found) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for hit in found.ranking.hits() {
-        all.push(reranker.explain(query, &hit.passage).await?);
+        all.push(reranker.explain(call, query, &hit.passage).await?);
     }
     Ok(all)
 }

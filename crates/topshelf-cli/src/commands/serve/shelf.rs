@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use anyhow::Result;
 use topshelf::tune::setup::Reranking as Described;
 use topshelf::{
-    Embedder, Passage, Pipeline, Profile, Query, QueueStats, Reranker, ScoreCache, SecondStage,
-    Store, WindowOptions,
+    Call, Embedder, Passage, Pipeline, Profile, Query, QueueStats, Reranker, ScoreCache,
+    SecondStage, Store, WindowOptions,
 };
 use topshelf_server::{
     AddedDocuments, Document, IndexCard, ModelCard, ModelRole, QueueFigures, RemovedDocuments,
@@ -91,7 +91,7 @@ impl Served {
         let loads = self.loads();
         for own in loads.rerankers.iter().filter(|own| own.queue.is_some()) {
             // One that cannot is told by the first request.
-            let _ = pollster::block_on(own.model.score(&query, &passages));
+            let _ = pollster::block_on(own.model.score(&Call::new(), &query, &passages));
         }
     }
 
