@@ -278,7 +278,7 @@ impl Error {
 
     /// Whether it is a reranker that failed, so that another may stand in for it.
     pub(crate) fn is_of_reranker(&self) -> bool {
-        matches!(self, Self::Stage { .. } | Self::ScoreCount { .. })
+        matches!(self, Self::Stage { .. } | Self::ScoreCount { .. } | Self::NotFinite { .. })
     }
 
     /// Whose fault this error is.

@@ -16,7 +16,7 @@
 //! | reciprocal rank fusion, weighted fusion | [`fuse`] |
 //! | metadata conditions | [`filter`] |
 //! | what LLMs do for rerankers | [`language_model`] |
-//! | what is told of a call while it is out | [`journal`] |
+//! | what travels with a request: deadline, withdrawal, account | [`call`] |
 //! | the description of a pipeline, and changes to it | [`setup`] |
 //! | retrieve, fuse, rerank, report | [`pipeline`], [`report`], [`note`] |
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
@@ -30,6 +30,7 @@
 
 pub mod blend;
 pub mod calibrate;
+pub mod call;
 pub mod citations;
 pub mod context;
 pub mod early_stop;
@@ -37,7 +38,6 @@ mod error;
 pub mod filter;
 pub mod fuse;
 pub mod gate;
-pub mod journal;
 pub mod language_model;
 pub mod note;
 pub mod passage;
@@ -54,6 +54,7 @@ pub mod windows;
 
 pub use blend::{Blend, BlendPolicy, BlendScore};
 pub use calibrate::Calibration;
+pub use call::{Call, WithdrawOnDrop};
 pub use citations::Citations;
 pub use context::{Context, ContextOptions, Source};
 pub use early_stop::EarlyStop;
@@ -61,7 +62,6 @@ pub use error::{Blame, Error, Result};
 pub use filter::Filter;
 pub use fuse::{Fusion, Normalisation};
 pub use gate::{Gate, GateReport, GateSignal};
-pub use journal::Journal;
 pub use language_model::{
     Alternative, Ask, LanguageModel, Message, Prompt, Role, Tell, Usage, Wanted, Written,
 };

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::GateReport;
 use crate::language_model::Usage;
+use crate::score::Scale;
+use crate::stage::ModelIdentity;
 
 /// What ran for one query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +88,12 @@ pub struct RerankFailure {
 }
 
 impl SecondStageReport {
+    /// The reranker whose scores decided: the last one that scored anything, which after a failover is
+    /// the one that stood in. `None` where no passage has a score.
+    pub fn answered_by(&self) -> Option<&RerankReport> {
+        self.rerankers.iter().rev().find(|ran| ran.pairs > 0)
+    }
+
     /// What was asked of models that are paid by use, of those that failed too.
     pub fn usage(&self) -> Usage {
         let ran = self.rerankers.iter().map(|ran| ran.usage);
@@ -104,6 +112,10 @@ pub struct RerankReport {
     pub fingerprint: String,
     /// What computed it.
     pub engine: String,
+    /// The scale of its scores.
+    pub scale: Scale,
+    /// The name of its signals: `rerank`, or `rerank-1` for the first of a cascade.
+    pub stage: String,
     /// Pairs it scored.
     pub pairs: usize,
     /// Those of them whose score was known already.
@@ -122,6 +134,18 @@ pub struct RerankReport {
     pub usage: Usage,
     /// How long it took.
     pub milliseconds: f64,
+}
+
+impl RerankReport {
+    /// Which model it was.
+    pub fn identity(&self) -> ModelIdentity {
+        let Self { model, fingerprint, engine, .. } = self;
+        ModelIdentity {
+            name: model.clone(),
+            fingerprint: fingerprint.clone(),
+            engine: engine.clone(),
+        }
+    }
 }
 
 /// A passage that did not fit into the reranker's window.

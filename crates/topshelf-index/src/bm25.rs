@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, DocId, DocSet, SegmentReader, TERMINATED, Term, postings::Postings};
-use topshelf_core::{Bm25Options, Error as CoreError, Query, Ranking, Retriever, Scale};
+use topshelf_core::{Bm25Options, Call, Error as CoreError, Query, Ranking, Retriever, Scale};
 
 use crate::analyse::Analyser;
 use crate::error::{IndexError, Result};
@@ -159,7 +159,12 @@ impl Retriever for Bm25Retriever {
         STAGE
     }
 
-    async fn retrieve(&self, query: &Query, depth: usize) -> topshelf_core::Result<Ranking> {
+    async fn retrieve(
+        &self,
+        _: &Call,
+        query: &Query,
+        depth: usize,
+    ) -> topshelf_core::Result<Ranking> {
         let mut terms: BTreeMap<String, u32> = BTreeMap::new();
         for term in self.analyser.clone().terms(query.text()) {
             *terms.entry(term).or_default() += 1;

@@ -236,6 +236,8 @@ pub struct RerankerRan {
     /// What computed the scores: engine, version, precision, instruction set; and where the ONNX
     /// runtime was fallen back to, why.
     pub engine: String,
+    /// What its scores mean: `logit`, `max_sim`, `probability`, `rank`, `service`.
+    pub scale: String,
     /// Pairs scored.
     pub pairs: usize,
     /// Those of them whose score was in the cache.
@@ -402,11 +404,13 @@ impl From<&topshelf_core::SecondStageReport> for SecondStageRan {
 
 impl RerankerRan {
     /// A reranker that had nothing to do.
-    pub fn idle(identity: &topshelf_core::ModelIdentity) -> Self {
+    pub fn idle(reranker: &dyn topshelf_core::Reranker) -> Self {
+        let identity = reranker.identity();
         Self {
             model: identity.name.clone(),
             fingerprint: identity.fingerprint.clone(),
             engine: identity.engine.clone(),
+            scale: reranker.scale().to_string(),
             pairs: 0,
             cached: 0,
             unscored: 0,
@@ -426,6 +430,7 @@ impl From<&topshelf_core::RerankReport> for RerankerRan {
             model: report.model.clone(),
             fingerprint: report.fingerprint.clone(),
             engine: report.engine.clone(),
+            scale: report.scale.to_string(),
             pairs: report.pairs,
             cached: report.cached,
             unscored: report.unscored,

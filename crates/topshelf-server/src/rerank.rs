@@ -1,12 +1,12 @@
 //! Documents to an order, whatever the dialect they came in: [`run`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use topshelf_core::report::Skipped;
 use topshelf_core::second_stage::RERANK_STAGE;
 use topshelf_core::{
-    ModelIdentity, Passage, Query, Ranking, Reranker, Scale, SecondStage, SecondStageReport,
+    Call, ModelIdentity, Passage, Query, Ranking, Reranker, Scale, SecondStage, SecondStageReport,
     SetupPatch,
 };
 
@@ -75,7 +75,8 @@ pub struct Ordered {
     pub results: Vec<Scored>,
     /// What ran.
     pub report: SecondStageReport,
-    /// The last reranker.
+    /// The reranker whose scores decided, which may have stood in for another; the last one where none
+    /// scored anything.
     pub model: ModelIdentity,
     /// The scale of its scores.
     pub scale: Scale,
@@ -164,8 +165,9 @@ impl Ordered {
 /// [`ServeError::NoDocuments`], [`ServeError::TooManyDocuments`], [`ServeError::UnknownModel`],
 /// [`ServeError::Overloaded`], [`ServeError::TooLong`]; [`ServeError::Core`] for the query, and for
 /// what a stage says.
-pub async fn run(app: &Arc<App>, mut asked: Asked) -> Result<Ordered> {
-    let start = Instant::now();
+pub async fn run(app: &Arc<App>, call: &Call, mut asked: Asked) -> Result<Ordered> {
+    // A deadline counts from here, when the request has been read.
+    let call = &call.part();
     check(app, &asked)?;
     let query = Query::new(&asked.query)?;
     app.log_query(&query);
@@ -175,17 +177,17 @@ pub async fn run(app: &Arc<App>, mut asked: Asked) -> Result<Ordered> {
         ServeError::WrongField { field: "model".to_owned(), reason }
     })?;
     let bytes = asked.documents.iter().map(|given| given.text.len()).sum();
-    if let (Some(most), Some(reranker)) = (asked.tokens_per_document, stage.rerankers().last()) {
+    if let Some(most) = asked.tokens_per_document {
         app::work_on(bytes, || {
             for given in &mut asked.documents {
-                shorten(&mut given.text, most, reranker);
+                shorten(&mut given.text, most, stage.last());
             }
         });
     }
     let permit = app.admission.admit(work(&asked))?;
     let candidates = candidates(&asked.documents)?;
     let top = asked.top.unwrap_or(asked.documents.len()).min(asked.documents.len());
-    let (ranking, report) = stage.run(&query, &candidates, top, start).await?;
+    let (ranking, report) = stage.run(call, &query, &candidates, top).await?;
     permit.finish();
     let best: Vec<&str> = ranking.hits().iter().map(|hit| hit.passage.id.as_str()).collect();
     let passages = candidates.hits().iter().map(|hit| Arc::clone(&hit.passage)).collect();
@@ -193,17 +195,22 @@ pub async fn run(app: &Arc<App>, mut asked: Asked) -> Result<Ordered> {
     if asked.overlong == Overlong::Refuse {
         refuse_cut(&report)?;
     }
-    let (model, scale) = last(&stage);
+    let answered_by = report.answered_by();
+    let (model, scale) = match answered_by {
+        Some(ran) => (ran.identity(), ran.scale),
+        None => (stage.last().identity().clone(), stage.last().scale()),
+    };
+    let signal = answered_by.map_or(RERANK_STAGE, |ran| ran.stage.as_str());
     let scored = |hit: topshelf_core::Hit| Scored {
         index: hit.passage.id.parse().unwrap_or_default(), // we wrote it
-        score: hit.signal(RERANK_STAGE).map(|signal| signal.score),
+        score: hit.signal(signal).map(|signal| signal.score),
         relevance: hit.relevance,
         span: hit.span,
     };
     let results = ranking.top(top).into_hits().into_iter().map(scored).collect();
     let count = || app::work_on(bytes, || tokens(&asked, &stage));
     let tokens = if asked.count_tokens { count() } else { 0 };
-    let took = start.elapsed();
+    let took = call.began().elapsed();
     Ok(Ordered { results, report, model, scale, documents: asked.documents, tokens, took })
 }
 
@@ -221,7 +228,7 @@ fn shorten(text: &mut String, most: usize, reranker: &dyn Reranker) {
 }
 
 fn tokens(asked: &Asked, stage: &SecondStage) -> usize {
-    let Some(reranker) = stage.rerankers().last() else { return 0 };
+    let reranker = stage.last();
     let query = reranker.count_tokens(&asked.query);
     let of = |given: &Given| {
         query + reranker.count_tokens(&given.title) + reranker.count_tokens(&given.text)
@@ -257,13 +264,6 @@ fn candidates(documents: &[Given]) -> Result<Ranking> {
         (Arc::new(passage), -(index as f32))
     });
     Ok(Ranking::new("given", Scale::Rank, passages)?)
-}
-
-fn last(stage: &SecondStage) -> (ModelIdentity, Scale) {
-    let Some(last) = stage.rerankers().last() else {
-        unreachable!("a second stage has a reranker")
-    };
-    (last.identity().clone(), last.scale())
 }
 
 fn refuse_cut(report: &SecondStageReport) -> Result<()> {

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Error, FirstStageSetup, Journal, ModelIdentity, Passage, Query, Ranking, RerankOutcome,
-    Reranker, Retriever, RetrieverKind, Scale, Setup, Usage,
+    Call, Error, FirstStageSetup, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker,
+    Retriever, RetrieverKind, Scale, Setup,
 };
 
 use crate::error::{Result, TuneError};
@@ -127,17 +127,17 @@ pub async fn record(
     for contender in &stages.rerankers {
         let identity = contender.reranker.identity().clone();
         let (name, scale) = (contender.name.clone(), contender.reranker.scale());
-        let journal = Journal::default();
-        let rate = journal.within(rate(contender.bare.as_ref(), &recorded)).await;
-        let rate = rate.map_err(|error| after_spending(error, &journal))?;
+        let call = Call::new();
+        let rate = rate(&call, contender.bare.as_ref(), &recorded).await;
+        let rate = rate.map_err(|error| after_spending(error, &call))?;
         models.push(Model { name, identity, scale, rate });
     }
     for (done, own) in recorded.iter_mut().enumerate() {
         let passages = own.wanted(first_stages)?;
         for contender in &stages.rerankers {
-            let journal = Journal::default();
-            let scoring = journal.within(contender.reranker.score(&own.query, &passages));
-            let outcomes = scoring.await.map_err(|error| error.after_spending(journal.spent()))?;
+            let call = Call::new();
+            let scoring = contender.reranker.score(&call, &own.query, &passages);
+            let outcomes = scoring.await.map_err(|error| error.after_spending(call.spent()))?;
             if outcomes.len() != passages.len() {
                 let (stage, expected) = (contender.name.clone(), passages.len());
                 return Err(Error::ScoreCount { stage, expected, got: outcomes.len() }.into());
@@ -151,9 +151,9 @@ pub async fn record(
 }
 
 /// The same with what was spent before it.
-fn after_spending(error: TuneError, journal: &Journal) -> TuneError {
+fn after_spending(error: TuneError, call: &Call) -> TuneError {
     match error {
-        TuneError::Core(error) => TuneError::Core(error.after_spending(journal.spent())),
+        TuneError::Core(error) => TuneError::Core(error.after_spending(call.spent())),
         other => other,
     }
 }
@@ -169,7 +169,7 @@ async fn find(
     let Some(retriever) = retriever else { return Ok(at_depths) };
     for depth in depths {
         let start = Instant::now();
-        let ranking = match retriever.retrieve(query, *depth).await {
+        let ranking = match retriever.retrieve(&Call::new(), query, *depth).await {
             Ok(ranking) => ranking,
             Err(Error::NothingToLookUp { .. }) => {
                 Ranking::new(retriever.name(), Scale::Rank, std::iter::empty())?
@@ -189,7 +189,7 @@ async fn find(
 }
 
 /// What it takes: the median time of a byte over a sample of queries, and what is paid for them all.
-async fn rate(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<Rate> {
+async fn rate(call: &Call, reranker: &dyn Reranker, queries: &[Recorded]) -> Result<Rate> {
     let (mut rate, mut paces) = (Rate::default(), Vec::new());
     let step = queries.len().div_ceil(TIMED).max(1);
     for query in queries.iter().step_by(step) {
@@ -199,12 +199,10 @@ async fn rate(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<Rate> {
             continue;
         }
         let bytes: usize = passages.iter().map(|passage| bytes(&query.query, passage)).sum();
-        let start = Instant::now();
-        let outcomes = reranker.score(&query.query, &passages).await?;
-        paces.push(start.elapsed().as_secs_f64() * 1e3 / bytes as f64);
-        let mut used = Usage::default();
-        outcomes.iter().flatten().for_each(|scored| used += scored.usage);
-        rate.learn(bytes, passages.len(), used);
+        let part = call.part();
+        reranker.score(&part, &query.query, &passages).await?;
+        paces.push(part.began().elapsed().as_secs_f64() * 1e3 / bytes as f64);
+        rate.learn(bytes, passages.len(), part.spent());
     }
     paces.sort_by(f64::total_cmp);
     rate.pace = paces.get(paces.len() / 2).copied().unwrap_or_default();
@@ -313,7 +311,8 @@ impl Recording {
             let ranking = candidates.clone();
             return Ok(Replayed { candidates, ranking, milliseconds, pairs: 0, paid: None });
         };
-        let run = stage.run(&own.query, &candidates, top, Instant::now());
+        let call = Call::new();
+        let run = stage.run(&call, &own.query, &candidates, top);
         let (ranking, report) = pollster::block_on(run)?;
         let spent = *spent.lock().unwrap_or_else(PoisonError::into_inner);
         milliseconds += spent.milliseconds;
@@ -370,6 +369,7 @@ impl Reranker for Replay {
 
     async fn score(
         &self,
+        _: &Call,
         query: &Query,
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {

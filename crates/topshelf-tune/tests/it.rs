@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Bm25Options, ModelIdentity, Passage, Query, Ranking, RerankOutcome, RerankScore, Reranker,
-    Result, Retriever, RetrieverKind, Scale, Setup, Usage,
+    Bm25Options, Call, ModelIdentity, Passage, Query, Ranking, RerankOutcome, RerankScore,
+    Reranker, Result, Retriever, RetrieverKind, Scale, Setup, Usage,
 };
 use topshelf_eval::{Measure, Qrels};
 use topshelf_tune::gate::GateTerms;
@@ -64,7 +64,7 @@ impl Retriever for Noisy {
         self.name
     }
 
-    async fn retrieve(&self, query: &Query, depth: usize) -> Result<Ranking> {
+    async fn retrieve(&self, _: &Call, query: &Query, depth: usize) -> Result<Ranking> {
         let query = number(query.text());
         let found = (0..DOCUMENTS).map(|document| {
             let seen = truth(query, document) + self.noise * noise([self.seed, query, document]);
@@ -93,7 +93,12 @@ impl Reranker for Oracle {
         Scale::Logit
     }
 
-    async fn score(&self, _: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        _: &Call,
+        _: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         std::thread::sleep(self.takes * passages.len() as u32);
         let score = |passage: &Arc<Passage>| {
             let (query, document) = parts(&passage.id);
@@ -201,13 +206,16 @@ impl Reranker for Paid {
         self.0.scale()
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
-        let mut outcomes = self.0.score(query, passages).await?;
-        for scored in outcomes.iter_mut().flatten() {
-            let (calls, cost) = (1, Some(1_000_000));
-            scored.usage = Usage { calls, input_tokens: 50, cost, ..Usage::default() };
-        }
-        Ok(outcomes)
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
+        let calls = passages.len() as u64;
+        let (input_tokens, cost) = (50 * calls, Some(1_000_000 * calls));
+        call.spend(Usage { calls, input_tokens, cost, ..Usage::default() });
+        self.0.score(call, query, passages).await
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
-use topshelf::{Ask, Citations, Context, Journal, Prompt, SetupPatch, Tell, Wanted, Written};
+use topshelf::{Ask, Call, Citations, Context, Prompt, SetupPatch, Tell, Wanted, Written};
 
 use super::search::{self, Found};
 use super::{print, print_json};
@@ -25,6 +25,7 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
         search::find(&engine, &arguments.question, &arguments.retrieval, prompt)?;
     let context = Context::pack(query.text(), &answer.ranking, &options, &estimate_tokens)?;
     let is_json = arguments.format.json;
+    let call = Call::new();
     let written = if context.sources.is_empty() {
         // A model without sources would answer from memory.
         Written::default()
@@ -38,10 +39,9 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
                 let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
             }
         });
-        let journal = Journal::default();
-        let written = pollster::block_on(journal.within(model.stream(&ask, tell)));
+        let written = pollster::block_on(model.stream(&call, &ask, tell));
         // An answer that broke off was paid for as far as it came.
-        written.map_err(|error| error.after_spending(journal.spent()))?
+        written.map_err(|error| error.after_spending(call.spent()))?
     };
     let citations = Citations::find(&written.text, context.sources.len());
     if is_json {
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
             sources: search::sources(&context),
             cited: citations.cited,
             unknown_citations: citations.unknown,
-            usage: UsageTold::of(written.usage),
+            usage: UsageTold::of(call.spent()),
             report: RunReport { profile, ..RunReport::from(&answer.report) },
         });
     }
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
             lines.push(format!("[{}] {}{mark}", source.number, source.passage));
         }
         lines.extend(doubts(&citations));
-        let usage = written.usage;
+        let usage = call.spent();
         let cost = usage
             .cost
             .map_or(String::new(), |nano| format!(", which cost {:.6} USD", nano as f64 / 1e9));

@@ -11,7 +11,7 @@ use anyhow::Result;
 use topshelf::eval::{Evaluation, LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
 use topshelf::tune::{Unit, gate};
 use topshelf::{
-    Answer, Engine, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
+    Answer, Call, Engine, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
     SecondStageReport, Setup,
 };
 
@@ -170,16 +170,16 @@ impl Parts<'_> {
         let Some(candidates) = self.candidates.get(&query.id).cloned() else { return Ok(None) };
         let depth = self.setup.first_stage.depth;
         let candidates = candidates.top(depth);
-        let (question, start) = (Query::new(&query.text)?, Instant::now());
+        let (question, call) = (Query::new(&query.text)?, Call::new());
         let (ranking, second_stage) = match second_stage {
             Some(stage) => {
-                let reranked = stage.run(&question, &candidates, depth, start);
+                let reranked = stage.run(&call, &question, &candidates, depth);
                 let (ranking, report) = pollster::block_on(reranked)?;
                 (ranking, Some(report))
             }
             None => (candidates.clone(), None),
         };
-        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        let milliseconds = call.began().elapsed().as_secs_f64() * 1e3;
         let report = Report { retrievers: Vec::new(), fusion: None, second_stage, milliseconds };
         Ok(Some(Answer { ranking, candidates, report }))
     }

@@ -3,13 +3,12 @@
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::Value;
 use topshelf::ingest::TEXT_FIELDS;
 use topshelf::second_stage::RERANK_STAGE;
-use topshelf::{Passage, Query, Ranking, Scale};
+use topshelf::{Call, Passage, Query, Ranking, Scale};
 
 use super::pipelines::{self, NamedProfile};
 use super::{print, print_json};
@@ -62,8 +61,10 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     });
     let candidates = Ranking::new("given", Scale::Rank, passages)?;
     let top = arguments.top.unwrap_or(documents.len());
-    let reranked = stage.run(&query, &candidates, top, Instant::now());
-    let (ranking, report) = pollster::block_on(reranked)?;
+    let call = Call::new();
+    let (ranking, report) = pollster::block_on(stage.run(&call, &query, &candidates, top))?;
+    let answered_by = report.answered_by();
+    let signal = answered_by.map_or(RERANK_STAGE, |ran| ran.stage.as_str());
     let results = ranking
         .top(top)
         .into_hits()
@@ -71,7 +72,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
         .enumerate()
         .map(|(place, hit)| {
             let index: usize = hit.passage.id.parse().unwrap_or_default(); // we wrote it above
-            let score = hit.signal(RERANK_STAGE).map(|signal| signal.score);
+            let score = hit.signal(signal).map(|signal| signal.score);
             RerankResult {
                 rank: place + 1,
                 index,
@@ -83,10 +84,8 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
             }
         })
         .collect();
-    let idle = stage.rerankers().last().map(|reranker| RerankerRan::idle(reranker.identity()));
-    let Some(reranker) = report.rerankers.last().map(RerankerRan::from).or(idle) else {
-        unreachable!("a second stage has a reranker")
-    };
+    let ran = answered_by.or(report.rerankers.last());
+    let reranker = ran.map_or_else(|| RerankerRan::idle(stage.last()), RerankerRan::from);
     let answer = RerankAnswer {
         query: query.text().to_owned(),
         results,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
 use topshelf::{
-    Answer, Context, ContextOptions, Engine, Filter, Hit, Index, Query, SecondStage, SetupPatch,
-    TokenMatch,
+    Answer, Call, Context, ContextOptions, Engine, Filter, Hit, Index, Query, SecondStage,
+    SecondStageReport, SetupPatch, TokenMatch,
 };
 
 use super::matches::{Matches, in_colour};
@@ -96,11 +96,14 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
     .context("cannot print the answer")
 }
 
-/// What the last reranker says of each hit's tokens, if it looks at tokens.
+/// What the reranker that answered says of each hit's tokens, if it looks at tokens.
 fn explain(stage: &SecondStage, query: &Query, answer: &Answer) -> Result<Vec<Vec<TokenMatch>>> {
-    let Some(reranker) = stage.rerankers().last() else { return Ok(Vec::new()) };
-    let hits = answer.ranking.hits().iter();
-    let of_hit = |hit: &Hit| Ok(pollster::block_on(reranker.explain(query, &hit.passage))?);
+    let report = answer.report.second_stage.as_ref().and_then(SecondStageReport::answered_by);
+    let Some(reranker) = report.and_then(|ran| stage.reranker_of(ran)) else {
+        return Ok(Vec::new());
+    };
+    let (call, hits) = (Call::new(), answer.ranking.hits().iter());
+    let of_hit = |hit: &Hit| Ok(pollster::block_on(reranker.explain(&call, query, &hit.passage))?);
     hits.map(of_hit).collect()
 }
 

@@ -146,6 +146,26 @@ fn every_dialect_has_the_order_and_the_scores_of_the_command_line() {
     assert_same(&pairs(&answer["data"], "score"), &by_place, "score");
 }
 
+/// The model, the scale and the probabilities are those of the reranker that answered.
+#[test]
+fn after_a_failover_the_answer_names_the_reranker_that_stood_in() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody listens on port 9.
+    let service = "http://127.0.0.1:9/rerank";
+    let server = Server::start(dir.path(), &["--rerank", "local", "--rerank", service]);
+    let documents = json!(DOCUMENTS);
+    let model = format!("{service},local");
+    let asked = json!({"model": model, "query": QUERY, "documents": documents});
+    let (status, answer) = server.post("/topshelf/v1/rerank", &asked);
+    assert_eq!(status, 200, "{answer}");
+    let named = (answer["model"].as_str(), answer["scale"].as_str());
+    assert_eq!(named, (Some("cross-encoder/ms-marco-MiniLM-L12-v2"), Some("logit")), "{answer}");
+    let failures = answer["second_stage"]["failures"].as_array().expect("failures");
+    assert_eq!(failures.len(), 1, "{answer}");
+    let wanted = expected(dir.path(), "local");
+    assert_same(&pairs(&answer["results"], "relevance_score"), &wanted, "after the failover");
+}
+
 /// What the project's own clients get from the project's own server.
 #[test]
 fn a_round_trip_by_our_own_clients() {

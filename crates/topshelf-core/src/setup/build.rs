@@ -38,7 +38,7 @@ impl Setup {
         let mut builder = Pipeline::builder().depth(first.depth).top(self.top);
         builder = builder.fusion(first.fusion.clone().unwrap_or_default());
         for kind in first.retrievers().iter() {
-            builder = builder.shared_retriever(retriever(kind)?);
+            builder = builder.retriever(retriever(kind)?);
         }
         if let Some(second) = second_stage {
             builder = builder.second_stage(second);
@@ -75,10 +75,10 @@ impl SecondStageSetup {
             for (place, name) in step.names().enumerate() {
                 let model = reranker(name)?;
                 stage = Some(match stage {
-                    None => SecondStage::of(model),
-                    Some(stage) if place > 0 => SecondStage::or_of(stage, model),
+                    None => SecondStage::new(model),
+                    Some(stage) if place > 0 => SecondStage::or(stage, model),
                     Some(stage) => {
-                        stage.then_of(model, step.keep.unwrap_or(usize::MAX), step.early_stop)?
+                        stage.then(model, step.keep.unwrap_or(usize::MAX), step.early_stop)?
                     }
                 });
             }

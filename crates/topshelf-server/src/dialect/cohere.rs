@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -173,7 +174,7 @@ async fn rerank_v2(app: &Arc<App>, request: Request) -> Result<Response> {
         tokens_per_document: asked.max_tokens_per_doc,
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(&head), asked).await?;
     Ok(reranked(&ordered, "2", None))
 }
 
@@ -183,11 +184,7 @@ pub(super) async fn v1(State(app): State<Arc<App>>, request: Request) -> Respons
 }
 
 /// Version 1, with a body that has been read.
-pub(super) async fn reranked_v1(
-    app: &Arc<App>,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Response> {
+pub(super) async fn reranked_v1(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: CohereRerankV1 = app::parse(body)?;
     let most = asked.max_chunks_per_doc.unwrap_or(1).saturating_mul(asked.documents.len());
     if most >= MOST_CHUNKS && asked.max_chunks_per_doc.is_some() {
@@ -207,12 +204,12 @@ pub(super) async fn reranked_v1(
     let asked = Asked {
         query: asked.query,
         documents,
-        patch: patch(asked.model, headers)?,
+        patch: patch(asked.model, &head.headers)?,
         top: asked.top_n,
         tokens_per_document: asked.max_tokens_per_doc,
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(head), asked).await?;
     Ok(reranked(&ordered, "1", returned.as_deref()))
 }
 

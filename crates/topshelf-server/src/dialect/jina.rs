@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use topshelf_core::SetupPatch;
@@ -102,7 +102,7 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 /// With a body that has been read.
-pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: JinaRerank = app::parse(body)?;
     if asked.return_embeddings == Some(true) {
         return Err(ServeError::WrongField {
@@ -111,7 +111,7 @@ pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -
         });
     }
     let with_texts = asked.return_documents.unwrap_or(true);
-    let deadline = app::deadline(headers)?;
+    let deadline = app::deadline(&head.headers)?;
     let asked = Asked {
         query: asked.query.into_text(),
         documents: asked.documents.into_iter().map(Given::from).collect(),
@@ -121,7 +121,7 @@ pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -
         tokens_per_document: asked.max_doc_length,
         count_tokens: true,
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(head), asked).await?;
     let results = ordered.results.iter().map(|scored| JinaResult {
         index: scored.index,
         relevance_score: scored.number(),

@@ -26,8 +26,9 @@ pub mod voyage;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -133,16 +134,16 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/openai/v1/embeddings", post(openai::embeddings))
 }
 
-/// The answer of a handler that is given the headers and the whole body.
+/// The answer of a handler that is given the head and the whole body.
 async fn of_body(
     app: &Arc<App>,
     request: Request,
     dialect: Dialect,
-    handle: impl AsyncFnOnce(&Arc<App>, &HeaderMap, &[u8]) -> Result<Response>,
+    handle: impl AsyncFnOnce(&Arc<App>, &Parts, &[u8]) -> Result<Response>,
 ) -> Response {
     let (head, body) = request.into_parts();
     let result = match app.body(body).await {
-        Ok(body) => handle(app, &head.headers, &body).await,
+        Ok(body) => handle(app, &head, &body).await,
         Err(error) => Err(error),
     };
     answer(dialect, result)

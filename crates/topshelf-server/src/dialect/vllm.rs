@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use topshelf_core::SetupPatch;
@@ -217,11 +218,11 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 /// With a body that has been read.
-pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: VllmRerank = app::parse(body)?;
     let with_texts = asked.return_documents.unwrap_or(true);
     let raw = asked.is_raw();
-    let ordered = rerank::run(app, asked.in_words(headers)?).await?;
+    let ordered = rerank::run(app, &app::call(head), asked.in_words(&head.headers)?).await?;
     let results = ordered.results.iter().map(|scored| VllmResult {
         index: scored.index,
         document: with_texts
@@ -293,7 +294,7 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
     let (mut scores, mut tokens, mut warnings) = (Vec::new(), 0, Vec::new());
     let mut model = String::new();
     for asked in groups {
-        let ordered = rerank::run(app, asked).await?;
+        let ordered = rerank::run(app, &app::call(&head), asked).await?;
         let mut own = vec![0.0; ordered.documents.len()];
         for scored in &ordered.results {
             own[scored.index] = scored.as_wanted(raw);
@@ -325,7 +326,7 @@ async fn reranked_as_infinity(app: &Arc<App>, request: Request) -> Result<Respon
     let (head, body) = request.into_parts();
     let asked: VllmRerank = app.read(body).await?;
     let (with_texts, raw) = (asked.return_documents == Some(true), asked.is_raw());
-    let ordered = rerank::run(app, asked.in_words(&head.headers)?).await?;
+    let ordered = rerank::run(app, &app::call(&head), asked.in_words(&head.headers)?).await?;
     let results = ordered.results.iter().map(|scored| InfinityResult {
         relevance_score: scored.as_wanted(raw),
         index: scored.index,

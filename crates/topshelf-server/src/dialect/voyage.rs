@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use topshelf_core::SetupPatch;
@@ -76,10 +76,10 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 /// With a body that has been read.
-pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: VoyageRerank = app::parse(body)?;
     let with_texts = asked.return_documents == Some(true);
-    let deadline = app::deadline(headers)?;
+    let deadline = app::deadline(&head.headers)?;
     let asked = Asked {
         query: asked.query,
         documents: asked.documents.into_iter().map(Given::from).collect(),
@@ -89,7 +89,7 @@ pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -
         count_tokens: true,
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(head), asked).await?;
     let data = ordered.results.iter().map(|scored| VoyageResult {
         index: scored.index,
         relevance_score: scored.number(),

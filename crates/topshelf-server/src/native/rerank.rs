@@ -249,7 +249,7 @@ async fn ordered(app: &Arc<App>, request: Request) -> Result<Response> {
         overlong: if asked.refuse_overlong { Overlong::Refuse } else { Overlong::Cut },
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(&head), asked).await?;
     let body = RerankAnswer::of(&ordered, with_texts);
     Ok(told(ran(&ordered, Vec::new()), Json(body)))
 }

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
 use topshelf_core::{
-    Answer, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking, Setup,
+    Answer, Call, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking, Setup,
     SetupPatch, TokenMatch,
 };
 use tracing::Instrument as _;
@@ -120,6 +120,8 @@ struct Search {
     request: SearchRequest,
     setup: Setup,
     permit: Permit,
+    /// Begun when the request had been read: a deadline counts from there.
+    call: Call,
 }
 
 /// Finds passages in an index.
@@ -138,7 +140,7 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Res
 
 async fn found(app: &Arc<App>, request: Request) -> Result<Response> {
     let search = prepare(app, request).await?;
-    let candidates = search.pipeline.candidates(&search.query).await?;
+    let candidates = search.pipeline.candidates(&search.call, &search.query).await?;
     if search.request.stream {
         return Ok(streamed(Arc::clone(app), search, candidates));
     }
@@ -172,7 +174,8 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
     let pipeline = app.shelf.pipeline(request.index.as_deref(), &setup)?;
     let reads = if pipeline.second_stage().is_some() { setup.first_stage.depth } else { 1 };
     let permit = app.admission.admit((reads as u64).saturating_mul(PASSAGE))?;
-    Ok(Search { query, pipeline, request, setup, permit })
+    let call = app::call(&head).part();
+    Ok(Search { query, pipeline, request, setup, permit, call })
 }
 
 fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
@@ -194,10 +197,13 @@ fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
 
 impl Search {
     async fn finish(self, app: &Arc<App>, candidates: Candidates) -> Result<(Ran, SearchResponse)> {
-        let Self { query, pipeline, request, setup, permit } = self;
-        let found = pipeline.rerank(&query, candidates).await?;
-        let explained =
-            if request.explain { explain(&pipeline, &query, &found).await? } else { Vec::new() };
+        let Self { query, pipeline, request, setup, permit, call } = self;
+        let found = pipeline.rerank(&call, &query, candidates).await?;
+        let explained = if request.explain {
+            explain(&call, &pipeline, &query, &found).await?
+        } else {
+            Vec::new()
+        };
         permit.finish();
         let passages = found.candidates.hits().iter().map(|hit| Arc::clone(&hit.passage)).collect();
         let best: Vec<&str> =
@@ -260,18 +266,17 @@ fn event(name: &str, data: &impl Serialize) -> std::result::Result<Event, axum::
     Event::default().event(name).json_data(data)
 }
 
-/// What the last reranker says of each hit's tokens, if it looks at tokens.
+/// What the reranker that answered says of each hit's tokens, if it looks at tokens.
 async fn explain(
+    call: &Call,
     pipeline: &Pipeline,
     query: &Query,
     found: &Answer,
 ) -> Result<Vec<Vec<TokenMatch>>> {
-    let Some(reranker) = pipeline.second_stage().and_then(|stage| stage.rerankers().last()) else {
-        return Ok(Vec::new());
-    };
+    let Some(reranker) = pipeline.answered_by(found) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for hit in found.ranking.hits() {
-        all.push(reranker.explain(query, &hit.passage).await?);
+        all.push(reranker.explain(call, query, &hit.passage).await?);
     }
     Ok(all)
 }

@@ -7,7 +7,7 @@ use topshelf::engine::open_index::is_about_the_request;
 use topshelf::engine::resolve;
 use topshelf::engine::serving::{Served as ServedModel, ServedModels, ServedNames, UnknownName};
 use topshelf::{
-    AddOptions, BiEncoder, Embedder, Engine, EngineError, Family, GivenDocument, OpenIndex,
+    AddOptions, BiEncoder, Call, Embedder, Engine, EngineError, Family, GivenDocument, OpenIndex,
     Passage, Pipeline, Query, QueueStats, SecondStage, Setup, SetupPatch, UnprovenGate,
 };
 use topshelf_server::answer::Notice;
@@ -66,7 +66,7 @@ impl Served {
         let local = loaded.models.rerankers.iter().filter(|own| own.model.queue.is_some());
         for own in local {
             // The first request reports one that cannot.
-            let _ = pollster::block_on(own.model.model.score(&query, &passages));
+            let _ = pollster::block_on(own.model.model.score(&Call::new(), &query, &passages));
         }
     }
 
