@@ -19,6 +19,7 @@
 //! | what travels with a request: deadline, withdrawal, account | [`call`] |
 //! | the description of a pipeline, and changes to it | [`setup`] |
 //! | retrieve, fuse, rerank, report | [`pipeline`], [`report`], [`note`] |
+//! | a list of given documents, ranked | [`list`] |
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
 //! | whether reranking is worth it for a query | [`gate`] |
 //! | rerank score and first stage's score put together | [`blend`] |
@@ -39,6 +40,7 @@ pub mod filter;
 pub mod fuse;
 pub mod gate;
 pub mod language_model;
+pub mod list;
 pub mod note;
 pub mod passage;
 pub mod pipeline;
@@ -65,6 +67,7 @@ pub use gate::{Gate, GateReport, GateSignal};
 pub use language_model::{
     Alternative, Ask, LanguageModel, Message, Prompt, Role, Tell, Usage, Wanted, Written,
 };
+pub use list::{ListedDocument, RankedDocument, RankedList};
 pub use note::Note;
 pub use passage::{MAX_QUERY_CHARS, Metadata, Passage, Query};
 pub use pipeline::{Answer, Candidates, Pipeline, PipelineBuilder};

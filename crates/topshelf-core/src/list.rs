@@ -85,16 +85,25 @@ impl SecondStage {
                 *id = format!("document {}", index_of(id));
             }
         }
+        let signal = report.answered_by().map_or(RERANK_STAGE, |ran| ran.stage.as_str());
         let ranking = ranking.top(top);
-        let documents = ranking.hits().iter().map(ranked).collect();
+        let documents = ranking.hits().iter().map(|hit| ranked(hit, signal)).collect();
         Ok(RankedList { documents, ranking, candidates, report })
     }
 }
 
-fn ranked(hit: &Hit) -> RankedDocument {
+impl RankedDocument {
+    /// One number for those who take one: the probability where there is one, else the score, else 0.
+    pub fn number(&self) -> f32 {
+        self.relevance.or(self.score).unwrap_or(0.0)
+    }
+}
+
+/// What became of a document; `stage` is the reranker that answered, in signals.
+fn ranked(hit: &Hit, stage: &str) -> RankedDocument {
     RankedDocument {
         index: index_of(&hit.passage.id),
-        score: hit.signal(RERANK_STAGE).map(|signal| signal.score),
+        score: hit.signal(stage).map(|signal| signal.score),
         relevance: hit.relevance,
         span: hit.span.clone(),
     }

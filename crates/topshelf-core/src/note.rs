@@ -44,6 +44,11 @@ pub enum Note {
         /// What was spent on it.
         usage: Usage,
     },
+    /// The reranker is another model than the one that the setup was made with.
+    Changed {
+        /// The model.
+        model: String,
+    },
     /// Passages were longer than the reranker reads.
     Truncated {
         /// How many.
@@ -99,7 +104,7 @@ impl fmt::Display for Note {
                 "not reranked: the first stage is clear ({signal} is {value:.4}, the gate opens below {threshold})"
             ),
             Self::NoReranker => {
-                f.write_str("not reranked: no reranker answered, so the order is the first stage's")
+                f.write_str("not reranked: no reranker answered, so the order is as it was")
             }
             Self::NoWeight => {
                 f.write_str("not reranked: the blend gives the rerank score no weight")
@@ -118,6 +123,9 @@ impl fmt::Display for Note {
             Self::RerankerFailed { model, reason, usage } => {
                 write!(f, "{model} failed: {reason}")?;
                 if usage.is_none() { Ok(()) } else { write!(f, "; spent until then: {usage}") }
+            }
+            Self::Changed { model } => {
+                write!(f, "{model} has changed since the profile was made; tune again")
             }
             Self::Truncated { passages, of } => write!(
                 f,
@@ -176,6 +184,9 @@ impl SecondStageReport {
             });
         }
         for ran in &self.rerankers {
+            if ran.is_changed {
+                notes.push(Note::Changed { model: ran.model.clone() });
+            }
             if !ran.truncated.is_empty() {
                 notes.push(Note::Truncated { passages: ran.truncated.len(), of: ran.pairs });
             }

@@ -132,6 +132,9 @@ pub struct RerankReport {
     pub failed: Vec<Failed>,
     /// What was asked of models that are paid by use.
     pub usage: Usage,
+    /// Whether it is another model than the one that the setup was made with.
+    #[serde(default)]
+    pub is_changed: bool,
     /// How long it took.
     pub milliseconds: f64,
 }

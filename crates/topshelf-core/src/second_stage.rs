@@ -129,6 +129,14 @@ impl SecondStage {
         self
     }
 
+    /// Says which fingerprint the last reranker added had when the setup was made; the report says if it has
+    /// another one now.
+    #[must_use]
+    pub fn expecting(mut self, fingerprint: Option<String>) -> Self {
+        self.then.last_mut().unwrap_or(&mut self.first).expected = fingerprint;
+        self
+    }
+
     /// Sets when and how scores are used.
     ///
     /// # Errors

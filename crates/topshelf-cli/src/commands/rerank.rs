@@ -2,13 +2,11 @@
 
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Result;
 use serde_json::Value;
 use topshelf::ingest::TEXT_FIELDS;
-use topshelf::second_stage::RERANK_STAGE;
-use topshelf::{Call, Passage, Query, Ranking, Scale};
+use topshelf::{Call, ListedDocument, Query, RankedDocument};
 
 use super::pipelines::{self, NamedProfile};
 use super::{print, print_json};
@@ -21,12 +19,8 @@ use crate::table;
 /// Characters of a document shown in the list.
 const SHOWN: usize = 200;
 
-/// A document as it was given.
-struct Given {
-    id: Option<String>,
-    title: String,
-    text: String,
-}
+/// A document with the id that it was given with, if any.
+type Document = (Option<String>, ListedDocument);
 
 pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     let query = Query::new(&arguments.query)?;
@@ -53,37 +47,21 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
             "there are no documents; give one a line on standard input or with --docs FILE",
         ));
     }
-    // The candidates stand in the order they came in, which is what an unscored one keeps.
-    let passages = documents.iter().enumerate().map(|(line, document)| {
-        // Ids of the caller's may repeat; the line does not.
-        let id = format!("{line:09}");
-        (Arc::new(Passage::standalone(id, &document.title, &document.text)), -(line as f32))
-    });
-    let candidates = Ranking::new("given", Scale::Rank, passages)?;
+    let (ids, documents): (Vec<_>, Vec<ListedDocument>) = documents.into_iter().unzip();
     let top = arguments.top.unwrap_or(documents.len());
-    let call = Call::new();
-    let (ranking, report) = pollster::block_on(stage.run(&call, &query, &candidates, top))?;
+    let ranked = pollster::block_on(stage.rank(&Call::new(), &query, &documents, top))?;
+    let report = ranked.report;
+    let result = |(place, ranked): (usize, RankedDocument)| RerankResult {
+        rank: place + 1,
+        index: ranked.index,
+        id: ids[ranked.index].clone(),
+        score: ranked.score,
+        relevance_score: ranked.relevance,
+        span: ranked.span.as_ref().map(Span::from),
+        text: documents[ranked.index].text.clone(),
+    };
+    let results = ranked.documents.into_iter().enumerate().map(result).collect();
     let answered_by = report.answered_by();
-    let signal = answered_by.map_or(RERANK_STAGE, |ran| ran.stage.as_str());
-    let results = ranking
-        .top(top)
-        .into_hits()
-        .into_iter()
-        .enumerate()
-        .map(|(place, hit)| {
-            let index: usize = hit.passage.id.parse().unwrap_or_default(); // we wrote it above
-            let score = hit.signal(signal).map(|signal| signal.score);
-            RerankResult {
-                rank: place + 1,
-                index,
-                id: documents[index].id.clone(),
-                score,
-                relevance_score: hit.relevance,
-                span: hit.span.as_ref().map(Span::from),
-                text: documents[index].text.clone(),
-            }
-        })
-        .collect();
     let ran = answered_by.or(report.rerankers.last());
     let reranker = ran.map_or_else(|| RerankerRan::idle(stage.last()), RerankerRan::from);
     let answer = RerankAnswer {
@@ -92,6 +70,7 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
         reranker,
         second_stage: SecondStageRan::from(&report),
         profile,
+        notes: report.notes().iter().map(ToString::to_string).collect(),
     };
     if arguments.format.json {
         return print_json(&answer);
@@ -115,13 +94,13 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     if let Some(profile) = &answer.profile {
         say!("note: as {profile} has it");
     }
-    for note in report.notes() {
+    for note in &answer.notes {
         say!("note: {note}");
     }
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<Given>> {
+fn read(path: &Path) -> Result<Vec<Document>> {
     let input: Box<dyn Read> = if path == Path::new("-") {
         if std::io::stdin().is_terminal() {
             say!("reading documents from the terminal, one a line; Ctrl-D ends them");
@@ -155,8 +134,8 @@ fn from<'t>(text: &'t str, span: Option<&Span>) -> &'t str {
 
 /// A line: an object, a JSON string, or plain text. What begins like an object but is none is
 /// plain text too; only an object without a text is refused.
-fn parse(line: &str, number: usize) -> Result<Given> {
-    let plain = |text: &str| Given { id: None, title: String::new(), text: text.to_owned() };
+fn parse(line: &str, number: usize) -> Result<Document> {
+    let plain = |text: &str| (None, ListedDocument::from(text.to_owned()));
     if !line.starts_with(['{', '"']) {
         return Ok(plain(line));
     }
@@ -173,7 +152,8 @@ fn parse(line: &str, number: usize) -> Result<Given> {
                 other => other.to_string(),
             });
             let title = fields.get("title").and_then(Value::as_str).unwrap_or_default();
-            Ok(Given { id, title: title.to_owned(), text: text.to_owned() })
+            let (title, text) = (title.to_owned(), text.to_owned());
+            Ok((id, ListedDocument { title, text }))
         }
         _ => Ok(plain(line)),
     }
@@ -185,13 +165,13 @@ mod tests {
 
     #[test]
     fn lines_of_all_kinds() {
-        let text = |line: &str| parse(line, 1).unwrap().text;
+        let text = |line: &str| parse(line, 1).unwrap().1.text;
         assert_eq!(text("plain {text}"), "plain {text}");
         assert_eq!(text("\"quoted\\n\""), "quoted\n");
         assert_eq!(text("{not json"), "{not json");
-        let record = parse(r#"{"_id": 7, "title": "T", "passage": "x"}"#, 1).unwrap();
+        let (id, record) = parse(r#"{"_id": 7, "title": "T", "passage": "x"}"#, 1).unwrap();
         assert_eq!(
-            (record.id.as_deref(), record.title.as_str(), record.text.as_str()),
+            (id.as_deref(), record.title.as_str(), record.text.as_str()),
             (Some("7"), "T", "x")
         );
         let error = parse(r#"{"id": 7}"#, 3).err().unwrap();

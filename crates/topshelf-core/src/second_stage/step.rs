@@ -14,7 +14,7 @@ use crate::passage::{Passage, Query};
 use crate::ranking::Ranking;
 use crate::report::{Failed, RerankFailure, RerankReport, Truncated};
 use crate::scoring::{self, Cut, Scored, TimedReranker};
-use crate::stage::{PassageFailure, RerankOutcome, Reranker};
+use crate::stage::{ModelIdentity, PassageFailure, RerankOutcome, Reranker};
 
 /// One step of a cascade.
 #[derive(Clone)]
@@ -26,6 +26,8 @@ pub(super) struct Step {
     /// How many of the best go in.
     pub(super) keep: usize,
     pub(super) early_stop: Option<EarlyStop>,
+    /// The fingerprint that the first one had when the setup was made.
+    pub(super) expected: Option<String>,
 }
 
 /// What a step is asked.
@@ -53,7 +55,7 @@ pub(super) enum Outcome {
 impl Step {
     pub(super) fn new(reranker: Arc<dyn Reranker>) -> Self {
         let first = TimedReranker::new(reranker);
-        Self { first, stand_ins: Vec::new(), keep: usize::MAX, early_stop: None }
+        Self { first, stand_ins: Vec::new(), keep: usize::MAX, early_stop: None, expected: None }
     }
 
     /// Its rerankers, in the order in which they are asked.
@@ -141,6 +143,12 @@ impl Step {
         Ok(Outcome::Reranked(ranking, Box::new(report)))
     }
 
+    /// Whether this is the first reranker, and another model than when the setup was made.
+    fn is_changed(&self, identity: &ModelIdentity) -> bool {
+        let is_first = self.first.reranker.identity() == identity;
+        is_first && self.expected.as_ref().is_some_and(|own| *own != identity.fingerprint)
+    }
+
     /// The passages that are scored.
     fn passages(&self, ranking: &Ranking) -> Vec<Arc<Passage>> {
         let hits = &ranking.hits()[..self.keep.min(ranking.len())];
@@ -189,6 +197,7 @@ impl Step {
             truncated: Vec::new(),
             failed: Vec::new(),
             usage: task.call.spent(),
+            is_changed: self.is_changed(identity),
             milliseconds: 0.0,
         };
         let mut scores = vec![None; ranking.len()];

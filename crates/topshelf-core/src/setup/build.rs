@@ -74,11 +74,13 @@ impl SecondStageSetup {
         for step in self.cascade.iter() {
             for (place, name) in step.names().enumerate() {
                 let model = reranker(name)?;
+                let expected = step.fingerprint.clone();
                 stage = Some(match stage {
-                    None => SecondStage::new(model),
+                    None => SecondStage::new(model).expecting(expected),
                     Some(stage) if place > 0 => SecondStage::or(stage, model),
                     Some(stage) => {
-                        stage.then(model, step.keep.unwrap_or(usize::MAX), step.early_stop)?
+                        let keep = step.keep.unwrap_or(usize::MAX);
+                        stage.then(model, keep, step.early_stop)?.expecting(expected)
                     }
                 });
             }

@@ -13,13 +13,13 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use topshelf_core::{Error as CoreError, MAX_QUERY_CHARS, SetupPatch};
+use topshelf_core::{Error as CoreError, ListedDocument, MAX_QUERY_CHARS, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, of_body, ran, refuse_empty, with_status};
 use crate::app::{self, App, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Ordered};
+use crate::rerank::{self, Asked, Ordered};
 
 /// Documents times chunks have to stay below that.
 const MOST_CHUNKS: usize = 10_000;
@@ -164,7 +164,8 @@ pub(crate) async fn v2(State(app): State<Arc<App>>, request: Request) -> Respons
 async fn rerank_v2(app: &Arc<App>, request: Request) -> Result<Response> {
     let (head, body) = request.into_parts();
     let asked: CohereRerankV2 = app.read(body).await?;
-    let documents: Vec<Given> = asked.documents.into_iter().map(Given::from).collect();
+    let documents: Vec<ListedDocument> =
+        asked.documents.into_iter().map(ListedDocument::from).collect();
     refuse_empty(&documents)?;
     let asked = Asked {
         query: asked.query,
@@ -197,7 +198,7 @@ pub(super) async fn reranked_v1(app: &Arc<App>, head: &Parts, body: &[u8]) -> Re
             reason: "it must either contain at least one field or be omitted".to_owned(),
         });
     }
-    let documents: Vec<Given> =
+    let documents: Vec<ListedDocument> =
         asked.documents.iter().map(|document| document.read(&fields)).collect();
     refuse_empty(&documents)?;
     let returned = asked.return_documents.then_some(asked.documents);
@@ -215,7 +216,7 @@ pub(super) async fn reranked_v1(app: &Arc<App>, head: &Parts, body: &[u8]) -> Re
 
 impl CohereDocument {
     /// The text of it that is read.
-    fn read(&self, fields: &[String]) -> Given {
+    fn read(&self, fields: &[String]) -> ListedDocument {
         let text = match self {
             Self::Text(text) => text.clone(),
             Self::Fields(own) => {

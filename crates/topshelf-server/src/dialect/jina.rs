@@ -10,13 +10,13 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use topshelf_core::SetupPatch;
+use topshelf_core::{ListedDocument, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, TextOrObject, of_body, ran, with_status};
 use crate::app::{self, App, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Overlong};
+use crate::rerank::{self, Asked, Overlong};
 
 /// A request.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -114,7 +114,7 @@ pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Resul
     let deadline = app::deadline(&head.headers)?;
     let asked = Asked {
         query: asked.query.into_text(),
-        documents: asked.documents.into_iter().map(Given::from).collect(),
+        documents: asked.documents.into_iter().map(ListedDocument::from).collect(),
         patch: SetupPatch { rerank: asked.model, deadline, ..SetupPatch::default() },
         top: asked.top_n,
         overlong: Overlong::of_truncation(asked.truncation),

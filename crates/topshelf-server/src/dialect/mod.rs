@@ -33,12 +33,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
+use topshelf_core::ListedDocument;
 use utoipa::ToSchema;
 
 use crate::app::{App, Ran, answer};
 use crate::error::{Result, ServeError};
 use crate::native;
-use crate::rerank::{Given, Ordered};
+use crate::rerank::Ordered;
 
 /// Whose shapes a request and its answer have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -193,7 +194,7 @@ impl TextOrObject {
     }
 }
 
-impl From<TextOrObject> for Given {
+impl From<TextOrObject> for ListedDocument {
     fn from(document: TextOrObject) -> Self {
         document.into_text().into()
     }
@@ -219,7 +220,7 @@ impl OneOrMany {
 }
 
 /// Some vendors refuse documents without text; which do, say so by this.
-fn refuse_empty(documents: &[Given]) -> Result<()> {
+fn refuse_empty(documents: &[ListedDocument]) -> Result<()> {
     match documents.iter().position(|given| given.text.trim().is_empty()) {
         Some(index) => Err(ServeError::EmptyDocument { index }),
         None => Ok(()),

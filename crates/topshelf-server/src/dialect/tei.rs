@@ -11,13 +11,13 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
-use topshelf_core::{Blame, Call, EmbedKind, Embedder, SetupPatch};
+use topshelf_core::{Blame, Call, EmbedKind, Embedder, ListedDocument, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, OneOrMany, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Overlong};
+use crate::rerank::{self, Asked, Overlong};
 use crate::shelf::ModelRole;
 
 /// A request to rerank.
@@ -116,7 +116,7 @@ pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Resul
     let deadline = app::deadline(&head.headers)?;
     let asked = Asked {
         query: asked.query,
-        documents: asked.texts.into_iter().map(Given::from).collect(),
+        documents: asked.texts.into_iter().map(ListedDocument::from).collect(),
         patch: SetupPatch { deadline, ..SetupPatch::default() },
         overlong: Overlong::of_truncation(asked.truncate),
         ..Asked::default()
@@ -128,7 +128,7 @@ pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Resul
         .map(|scored| TeiRank {
             index: scored.index,
             text: with_texts.then(|| ordered.documents[scored.index].text.clone()),
-            score: scored.as_wanted(raw),
+            score: rerank::as_wanted(scored, raw),
         })
         .collect();
     Ok(told(ran(&ordered, ordered.warnings()), Json(ranks)))

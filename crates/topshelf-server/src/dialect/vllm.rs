@@ -14,13 +14,13 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use topshelf_core::SetupPatch;
+use topshelf_core::{ListedDocument, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, OneOrMany, TextOrObject, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given};
+use crate::rerank::{self, Asked};
 
 /// A request to rerank.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -49,7 +49,7 @@ impl VllmRerank {
         let deadline = app::deadline(headers)?;
         Ok(Asked {
             query: self.query.into_text(),
-            documents: self.documents.into_iter().map(Given::from).collect(),
+            documents: self.documents.into_iter().map(ListedDocument::from).collect(),
             patch: SetupPatch { rerank: self.model, deadline, ..SetupPatch::default() },
             top: self.top_n.filter(|top| *top > 0),
             count_tokens: true,
@@ -227,7 +227,7 @@ pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Resul
         index: scored.index,
         document: with_texts
             .then(|| VllmDocument { text: ordered.documents[scored.index].text.clone() }),
-        relevance_score: scored.as_wanted(raw),
+        relevance_score: rerank::as_wanted(scored, raw),
     });
     let body = VllmReranked {
         id: format!("rerank-{}", app::random_id()),
@@ -278,7 +278,7 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
     let patch = SetupPatch { rerank: asked.model, deadline, ..SetupPatch::default() };
     let group = |query: String, documents: Vec<String>| Asked {
         query,
-        documents: documents.into_iter().map(Given::from).collect(),
+        documents: documents.into_iter().map(ListedDocument::from).collect(),
         patch: patch.clone(),
         count_tokens: true,
         ..Asked::default()
@@ -297,7 +297,7 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
         let ordered = rerank::run(app, &app::call(&head), asked).await?;
         let mut own = vec![0.0; ordered.documents.len()];
         for scored in &ordered.results {
-            own[scored.index] = scored.as_wanted(raw);
+            own[scored.index] = rerank::as_wanted(scored, raw);
         }
         scores.extend(own);
         tokens += ordered.tokens;
@@ -328,7 +328,7 @@ async fn reranked_as_infinity(app: &Arc<App>, request: Request) -> Result<Respon
     let (with_texts, raw) = (asked.return_documents == Some(true), asked.is_raw());
     let ordered = rerank::run(app, &app::call(&head), asked.in_words(&head.headers)?).await?;
     let results = ordered.results.iter().map(|scored| InfinityResult {
-        relevance_score: scored.as_wanted(raw),
+        relevance_score: rerank::as_wanted(scored, raw),
         index: scored.index,
         document: with_texts.then(|| ordered.documents[scored.index].text.clone()),
     });

@@ -9,14 +9,14 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use topshelf_core::SetupPatch;
+use topshelf_core::{ListedDocument, SetupPatch};
 use utoipa::ToSchema;
 
 use super::jina::{Detail, TotalTokens};
 use super::{Dialect, of_body, ran, with_status};
 use crate::app::{self, App, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Overlong};
+use crate::rerank::{self, Asked, Overlong};
 
 /// A request.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -82,7 +82,7 @@ pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Resul
     let deadline = app::deadline(&head.headers)?;
     let asked = Asked {
         query: asked.query,
-        documents: asked.documents.into_iter().map(Given::from).collect(),
+        documents: asked.documents.into_iter().map(ListedDocument::from).collect(),
         patch: SetupPatch { rerank: asked.model, deadline, ..SetupPatch::default() },
         top: asked.top_k,
         overlong: Overlong::of_truncation(asked.truncation),

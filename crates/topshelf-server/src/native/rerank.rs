@@ -10,14 +10,14 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::setup::milliseconds;
-use topshelf_core::{OnFailure, SetupPatch, Survivors, TokenVectorUse};
+use topshelf_core::{ListedDocument, OnFailure, SetupPatch, Survivors, TokenVectorUse};
 use utoipa::ToSchema;
 
 use crate::answer::{SecondStageRan, Span};
 use crate::app::{self, App, answer, told};
 use crate::dialect::{Dialect, ran};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Ordered, Overlong};
+use crate::rerank::{self, Asked, Ordered, Overlong};
 
 /// The most steps of a cascade after the first.
 const STEPS: usize = 4;
@@ -145,7 +145,7 @@ pub struct RankedDocument {
     pub document: Option<String>,
 }
 
-impl From<DocumentGiven> for Given {
+impl From<DocumentGiven> for ListedDocument {
     fn from(given: DocumentGiven) -> Self {
         match given {
             DocumentGiven::Text(text) => text.into(),
@@ -243,7 +243,7 @@ async fn ordered(app: &Arc<App>, request: Request) -> Result<Response> {
     let with_texts = asked.return_documents;
     let asked = Asked {
         query: asked.query,
-        documents: asked.documents.into_iter().map(Given::from).collect(),
+        documents: asked.documents.into_iter().map(ListedDocument::from).collect(),
         patch: asked.reranking.patch(of_head)?,
         top: asked.top_n,
         overlong: if asked.refuse_overlong { Overlong::Refuse } else { Overlong::Cut },
