@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::Serialize;
 use tantivy::directory::error::OpenReadError;
@@ -15,7 +15,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{
     DocAddress, DocSet, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, TantivyError, Term,
 };
-use topshelf_core::{Embedder, Filter, Passage, Reranker, TokenEmbedder};
+use topshelf_core::{Call, Embedder, Filter, Passage, Reranker, TokenEmbedder};
 use topshelf_kernels::mapped::MappedFile;
 
 use crate::bm25::{Bm25Options, Bm25Retriever};
@@ -24,6 +24,7 @@ use crate::error::{IndexError, Result};
 use crate::files::{FileEntry, FileTable};
 use crate::graph::Graph;
 use crate::mask::Mask;
+use crate::pool::Pool;
 use crate::reading;
 use crate::state::{Fields, Settings, State, TEXT_DIR, Totals};
 use crate::tokens::codebook::{Codebook, Fit};
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     files: Option<MappedFile>,
     /// What recent filters let through.
     masks: Mutex<HashMap<String, Arc<Mask>>>,
+    /// The threads of the retrievers, from the first search on.
+    pool: OnceLock<Pool>,
 }
 
 /// What is in an index.
@@ -198,6 +201,7 @@ impl Index {
             codebook,
             files,
             masks: Mutex::default(),
+            pool: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -432,6 +436,28 @@ impl Index {
         }
         masks.insert(name, Arc::clone(&mask));
         Ok(mask)
+    }
+}
+
+impl Index {
+    /// Runs a search on the threads of the index, as a part of the call.
+    pub(crate) async fn search<T: Send + 'static>(
+        &self,
+        stage: &str,
+        call: &Call,
+        search: impl FnOnce() -> topshelf_core::Result<T> + Send + 'static,
+    ) -> topshelf_core::Result<T> {
+        let pool = self.pool().map_err(|error| error.into_stage(stage))?;
+        pool.run(call, search).await.map_err(|error| error.into_stage(stage))?
+    }
+
+    fn pool(&self) -> Result<&Pool> {
+        if let Some(pool) = self.inner.pool.get() {
+            return Ok(pool);
+        }
+        // Of two that start at once, one is not needed and ends.
+        let started = Pool::start()?;
+        Ok(self.inner.pool.get_or_init(|| started))
     }
 }
 

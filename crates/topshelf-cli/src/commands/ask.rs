@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
+use topshelf::report::retrieval_notes;
 use topshelf::{Ask, Call, Citations, Context, ContextOptions, Prompt, Tell, Wanted, Written};
 
 use super::language_model::ModelName;
@@ -82,6 +83,8 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
             usage.output_tokens
         ));
     }
+    let missing = retrieval_notes(&answer.report.retrievers);
+    lines.extend(missing.into_iter().map(|note| format!("note: {note}")));
     if let Some(report) = &answer.report.second_stage {
         lines.extend(second_stage::notes(report).into_iter().map(|note| format!("note: {note}")));
     }

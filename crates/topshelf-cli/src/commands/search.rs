@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
+use topshelf::report::retrieval_notes;
 use topshelf::{
-    Answer, Call, Context, ContextOptions, Filter, Hit, Index, Pipeline, Query, SecondStage,
-    SecondStageReport, TokenMatch,
+    Answer, Call, Context, ContextOptions, Filter, Hit, Index, Pipeline, Query, RetrieverOutcome,
+    SecondStage, SecondStageReport, TokenMatch,
 };
 
 use super::chosen::Chosen;
@@ -45,6 +46,7 @@ pub(super) fn find(text: &str, options: &Retrieval) -> Result<Found> {
     let Retrieval { first_stage, retriever, depth, .. } = options;
     let first_stage = chosen.first_stage(first_stage, *retriever, *depth, has_vectors);
     let mut builder = Pipeline::builder().top(options.top);
+    builder = builder.deadline(chosen.deadline).on_failure(chosen.on_failure);
     builder = with_first_stage(builder, &index, &first_stage, Known::default())?;
     let cache = if options.cache.no_cache { None } else { cache::open()? };
     let stage = second_stage::load(&chosen, cache.as_ref(), Some(&index))?;
@@ -169,7 +171,9 @@ fn as_text(
         lines.push(report(answer));
     }
     lines.extend(profile.map(|profile| format!("note: as {profile} has it")));
-    // What was skipped, cut, left unread or withheld is said without being asked.
+    // What was missing, skipped, cut, left unread or withheld is said without being asked.
+    let missing = retrieval_notes(&answer.report.retrievers);
+    lines.extend(missing.into_iter().map(|note| format!("note: {note}")));
     if let Some(report) = &answer.report.second_stage {
         lines.extend(second_stage::notes(report).into_iter().map(|note| format!("note: {note}")));
     }
@@ -180,11 +184,13 @@ fn report(answer: &Answer) -> String {
     let report = &answer.report;
     let mut rows = table::new(["stage", "what", "ms"], 2);
     for ran in &report.retrievers {
-        rows.add_row([
-            ran.name.clone(),
-            format!("{} passages", ran.found),
-            format!("{:.1}", ran.milliseconds),
-        ]);
+        let what = match &ran.outcome {
+            RetrieverOutcome::Found { passages } => format!("{passages} passages"),
+            RetrieverOutcome::NothingToLookUp { .. } => "nothing to look up".to_owned(),
+            RetrieverOutcome::Failed { .. } => "failed".to_owned(),
+            RetrieverOutcome::TooLate => "too late".to_owned(),
+        };
+        rows.add_row([ran.name.clone(), what, format!("{:.1}", ran.milliseconds)]);
     }
     if let Some(fusion) = &report.fusion {
         let what = format!("{fusion}: {} candidates", answer.candidates.len());

@@ -290,6 +290,7 @@ impl Loads {
         let first = chosen.first_stage(&options, retriever, retrieval.depth, has_vectors);
         let known = Known { embedder: served.embedder(), tokens: served.tokens() };
         let builder = Pipeline::builder().top(top);
+        let builder = builder.deadline(chosen.deadline).on_failure(chosen.on_failure);
         let mut builder = with_first_stage(builder, &index, &first, known)
             .map_err(|error| wrong("retriever", error.to_string()))?;
         if let Some(stage) = self.stage(reranking, Some(served))? {
