@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use topshelf_core::report::Skipped;
 use topshelf_core::second_stage::RERANK_STAGE;
 use topshelf_core::{
-    ModelIdentity, Passage, Query, Ranking, Reranker, Scale, SecondStage, SecondStageReport,
+    Error as CoreError, Passage, Query, Ranking, Reranker, Scale, SecondStage, SecondStageReport,
 };
 
 use crate::app::{self, App};
@@ -75,8 +75,8 @@ pub struct Ordered {
     pub results: Vec<Scored>,
     /// What ran.
     pub report: SecondStageReport,
-    /// The last reranker.
-    pub model: ModelIdentity,
+    /// The last reranker that answered; the one that was asked if none did.
+    pub model: String,
     /// The scale of its scores.
     pub scale: Scale,
     /// The documents, as they were given.
@@ -100,20 +100,37 @@ pub struct Scored {
     pub span: Option<std::ops::Range<usize>>,
 }
 
-impl Scored {
-    /// The model's own score if that is wanted, else [`Self::number`].
-    pub(crate) fn as_wanted(&self, raw: bool) -> f32 {
-        self.score.filter(|_| raw).unwrap_or_else(|| self.number())
+/// The one number that a dialect has for a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// The probability where there is one, else the score.
+    Relevance,
+    /// The model's own score.
+    Raw,
+}
+
+impl Number {
+    /// [`Self::Raw`] if a vendor's field says so.
+    pub(crate) fn raw_if(raw: bool) -> Self {
+        if raw { Self::Raw } else { Self::Relevance }
     }
 
-    /// What a dialect that knows one number gets: the probability where there is one, else the score;
-    /// the lowest there is for a document that could not be scored.
-    pub fn number(&self) -> f32 {
-        self.relevance.or(self.score).unwrap_or(0.0)
+    fn of(self, scored: &Scored) -> Option<f32> {
+        match self {
+            Self::Relevance => scored.relevance.or(scored.score),
+            Self::Raw => scored.score,
+        }
     }
 }
 
 impl Ordered {
+    /// The results with their numbers, best first. A document that could not be scored gets 0, or the lowest
+    /// number of the others where that is below 0: a client that sorts again must not find it above them.
+    pub fn numbered(&self, number: Number) -> impl Iterator<Item = (&Scored, f32)> {
+        let lowest = self.results.iter().filter_map(|own| number.of(own)).fold(0.0, f32::min);
+        self.results.iter().map(move |own| (own, number.of(own).unwrap_or(lowest)))
+    }
+
     /// What a client should know besides the order: what was not scored, not read to the end, or
     /// answered by another reranker than asked.
     pub fn warnings(&self) -> Vec<String> {
@@ -136,8 +153,8 @@ impl Ordered {
         }
         for ran in &self.report.rerankers {
             for failed in &ran.failed {
-                let index: usize = failed.passage.parse().unwrap_or_default(); // we wrote it
-                warnings.push(format!("document {index} was not scored: {}", failed.reason));
+                let (index, reason) = (&failed.passage, &failed.reason);
+                warnings.push(format!("document {index} was not scored: {reason}"));
             }
             if !ran.truncated.is_empty() {
                 let (n, of) = (ran.truncated.len(), ran.pairs);
@@ -163,7 +180,7 @@ impl Ordered {
 /// [`ServeError::NoDocuments`], [`ServeError::TooManyDocuments`], [`ServeError::UnknownModel`],
 /// [`ServeError::Overloaded`], [`ServeError::TooLong`]; [`ServeError::Core`] for the query, and for
 /// what a stage says.
-pub async fn run(app: &Arc<App>, mut asked: Asked) -> Result<Ordered> {
+pub async fn run(app: &Arc<App>, asked: Asked) -> Result<Ordered> {
     let start = Instant::now();
     check(app, &asked)?;
     let query = Query::new(&asked.query)?;
@@ -173,58 +190,64 @@ pub async fn run(app: &Arc<App>, mut asked: Asked) -> Result<Ordered> {
         ServeError::WrongField { field: "model".to_owned(), reason }
     })?;
     let bytes = asked.documents.iter().map(|given| given.text.len()).sum();
-    if let (Some(most), Some(reranker)) = (asked.tokens_per_document, stage.rerankers().last()) {
-        app::work_on(bytes, || {
-            for given in &mut asked.documents {
-                shorten(&mut given.text, most, reranker);
-            }
-        });
-    }
-    let permit = app.admission.admit(work(&asked))?;
-    let candidates = candidates(&asked.documents)?;
+    let texts = app::work_on(bytes, || texts(&asked, &stage));
+    let permit = app.admission.admit(work(&asked, &texts))?;
+    let candidates = candidates(&asked.documents, &texts)?;
     let top = asked.top.unwrap_or(asked.documents.len()).min(asked.documents.len());
-    let (ranking, report) = stage.run(&query, &candidates, top, start).await?;
+    let outcome = stage.run(&query, &candidates, top, start).await;
+    let (ranking, mut report) = outcome.map_err(by_place)?;
     permit.finish();
+    name_by_place(&mut report);
     let best: Vec<&str> = ranking.hits().iter().map(|hit| hit.passage.id.as_str()).collect();
     let passages = candidates.hits().iter().map(|hit| Arc::clone(&hit.passage)).collect();
     shadow::look(app, &query, passages, &best);
     if asked.overlong == Overlong::Refuse {
         refuse_cut(&report)?;
     }
-    let (model, scale) = last(&stage);
+    let (model, scale) = answered_by(&stage, &report, &ranking);
     let scored = |hit: topshelf_core::Hit| Scored {
-        index: hit.passage.id.parse().unwrap_or_default(), // we wrote it
+        index: place(&hit.passage.id),
         score: hit.signal(RERANK_STAGE).map(|signal| signal.score),
         relevance: hit.relevance,
         span: hit.span,
     };
     let results = ranking.top(top).into_hits().into_iter().map(scored).collect();
-    let count = || app::work_on(bytes, || tokens(&asked, &stage));
+    let count = || app::work_on(bytes, || tokens(&asked, &texts, &stage));
     let tokens = if asked.count_tokens { count() } else { 0 };
     let took = start.elapsed();
     Ok(Ordered { results, report, model, scale, documents: asked.documents, tokens, took })
 }
 
-/// Cuts a text to about that many tokens, at the end of a character: by its own bytes for a token.
-fn shorten(text: &mut String, most: usize, reranker: &dyn Reranker) {
-    // No token is longer than the text; nothing shorter than this needs counting.
-    if text.len() <= most {
-        return;
-    }
-    let tokens = reranker.count_tokens(text);
-    if tokens > most {
-        let share = most as f64 / tokens as f64;
-        text.truncate(text.floor_char_boundary((text.len() as f64 * share) as usize));
+/// What is read of each document: all of it, or its first tokens.
+fn texts<'a>(asked: &'a Asked, stage: &SecondStage) -> Vec<&'a str> {
+    let all = asked.documents.iter().map(|given| given.text.as_str());
+    match (asked.tokens_per_document, stage.rerankers().last()) {
+        (Some(most), Some(reranker)) => all.map(|text| shortened(text, most, reranker)).collect(),
+        _ => all.collect(),
     }
 }
 
-fn tokens(asked: &Asked, stage: &SecondStage) -> usize {
+/// About the first `most` tokens of a text, to the end of a character: by its own bytes for a token.
+fn shortened<'a>(text: &'a str, most: usize, reranker: &dyn Reranker) -> &'a str {
+    // No token is longer than the text; nothing shorter than this needs counting.
+    if text.len() <= most {
+        return text;
+    }
+    let tokens = reranker.count_tokens(text);
+    if tokens <= most {
+        return text;
+    }
+    let share = most as f64 / tokens as f64;
+    &text[..text.floor_char_boundary((text.len() as f64 * share) as usize)]
+}
+
+fn tokens(asked: &Asked, texts: &[&str], stage: &SecondStage) -> usize {
     let Some(reranker) = stage.rerankers().last() else { return 0 };
     let query = reranker.count_tokens(&asked.query);
-    let of = |given: &Given| {
-        query + reranker.count_tokens(&given.title) + reranker.count_tokens(&given.text)
+    let of = |(given, text): (&Given, &&str)| {
+        query + reranker.count_tokens(&given.title) + reranker.count_tokens(text)
     };
-    asked.documents.iter().map(of).sum()
+    asked.documents.iter().zip(texts).map(of).sum()
 }
 
 fn check(app: &App, asked: &Asked) -> Result<()> {
@@ -242,26 +265,60 @@ fn check(app: &App, asked: &Asked) -> Result<()> {
 }
 
 /// Bytes that a model is to read.
-fn work(asked: &Asked) -> u64 {
-    let of =
-        |given: &Given| (given.title.len() + given.text.len()).min(LONGEST) + asked.query.len();
-    asked.documents.iter().map(|given| of(given) as u64).sum()
+fn work(asked: &Asked, texts: &[&str]) -> u64 {
+    let of = |(given, text): (&Given, &&str)| {
+        ((given.title.len() + text.len()).min(LONGEST) + asked.query.len()) as u64
+    };
+    asked.documents.iter().zip(texts).map(of).sum()
 }
 
 /// The documents in the order given, under their places as ids: ids of the client's may repeat.
-fn candidates(documents: &[Given]) -> Result<Ranking> {
-    let passages = documents.iter().enumerate().map(|(index, given)| {
-        let passage = Passage::standalone(format!("{index:09}"), &given.title, &given.text);
+fn candidates(documents: &[Given], texts: &[&str]) -> Result<Ranking> {
+    let passages = documents.iter().zip(texts).enumerate().map(|(index, (given, text))| {
+        let passage = Passage::standalone(format!("{index:09}"), &given.title, *text);
         (Arc::new(passage), -(index as f32))
     });
     Ok(Ranking::new("given", Scale::Rank, passages)?)
 }
 
-fn last(stage: &SecondStage) -> (ModelIdentity, Scale) {
+/// The model whose order it is and the scale of its scores. That may be another than was asked for: one that
+/// stood in for it.
+fn answered_by(
+    stage: &SecondStage,
+    report: &SecondStageReport,
+    ranking: &Ranking,
+) -> (String, Scale) {
     let Some(last) = stage.rerankers().last() else {
         unreachable!("a second stage has a reranker")
     };
-    (last.identity().clone(), last.scale())
+    let answered = report.rerankers.last().map(|ran| ran.model.clone());
+    let signal = ranking.hits().iter().find_map(|hit| hit.signal(RERANK_STAGE));
+    let scale = signal.map_or(last.scale(), |signal| signal.scale);
+    (answered.unwrap_or_else(|| last.identity().name.clone()), scale)
+}
+
+/// A document's place from the id that it has while it is ranked.
+fn place(id: &str) -> usize {
+    id.parse().unwrap_or_default() // we wrote it
+}
+
+/// Documents in a report by their places, as the client knows them.
+fn name_by_place(report: &mut SecondStageReport) {
+    for ran in &mut report.rerankers {
+        let failed = ran.failed.iter_mut().map(|failed| &mut failed.passage);
+        let truncated = ran.truncated.iter_mut().map(|truncated| &mut truncated.passage);
+        failed.chain(truncated).for_each(|id| *id = place(id).to_string());
+    }
+}
+
+/// The same for an error.
+fn by_place(error: CoreError) -> CoreError {
+    match error {
+        CoreError::NotFinite { stage, passage, score } => {
+            CoreError::NotFinite { stage, passage: place(&passage).to_string(), score }
+        }
+        other => other,
+    }
 }
 
 fn refuse_cut(report: &SecondStageReport) -> Result<()> {
@@ -271,8 +328,7 @@ fn refuse_cut(report: &SecondStageReport) -> Result<()> {
             return Err(ServeError::TooLong { what: "the query".to_owned(), tokens });
         }
         if let Some(cut) = ran.truncated.first() {
-            let index: usize = cut.passage.parse().unwrap_or_default(); // we wrote it
-            let what = format!("document {index}");
+            let what = format!("document {}", cut.passage);
             return Err(ServeError::TooLong { what, tokens: cut.tokens });
         }
     }

@@ -14,6 +14,7 @@ use crate::answer::{SecondStageRan, Span};
 use crate::app::{self, App, answer, told};
 use crate::dialect::{Dialect, ran};
 use crate::error::{Result, ServeError};
+use crate::json;
 use crate::rerank::{self, Asked, Given, Ordered, Overlong};
 use crate::shelf::{Reranking, Survivors};
 
@@ -50,7 +51,7 @@ pub struct RerankingRequest {
     /// The reranker's name or alias, or `none`.
     pub model: Option<String>,
     /// Dearer rerankers for the best of the one before.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::objects")]
     pub then: Vec<Survivors>,
     /// What the rerank score counts beside the first stage's, 0 to 1.
     #[schema(minimum = 0.0, maximum = 1.0)]
@@ -61,7 +62,7 @@ pub struct RerankingRequest {
     /// Skips reranking where the first stage is clear: `margin:dense:3>=0.05`, or `none`.
     pub gate: Option<String>,
     /// The best order there is after so many milliseconds.
-    #[schema(exclusive_minimum = 0.0)]
+    #[schema(exclusive_minimum = 0.0, maximum = 86_400_000.0)]
     pub deadline_ms: Option<f64>,
     /// Whether it is an error if no reranker answers.
     pub strict: Option<bool>,
@@ -69,12 +70,12 @@ pub struct RerankingRequest {
 
 /// A document: a text, or a text with a title.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or an object with the field text")]
 pub enum DocumentGiven {
     /// A text.
     Text(String),
     /// A text with a title.
-    Titled(TitledText),
+    Titled(#[serde(deserialize_with = "json::object")] TitledText),
 }
 
 /// A text with a title.
@@ -143,14 +144,7 @@ impl RerankingRequest {
         }
         let deadline = match deadline_ms {
             None => of_head,
-            Some(number) => {
-                let seconds = Some(number / 1e3).filter(|seconds| *seconds > 0.0);
-                let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                Some(time.ok_or_else(|| ServeError::WrongField {
-                    field: "deadline_ms".to_owned(),
-                    reason: "give a number of milliseconds above 0".to_owned(),
-                })?)
-            }
+            Some(number) => Some(app::milliseconds("deadline_ms", number)?),
         };
         Ok(Reranking { rerank: model, then, blend, min_relevance, gate, deadline, strict })
     }
@@ -199,7 +193,7 @@ impl RerankAnswer {
         });
         Self {
             results: results.collect(),
-            model: ordered.model.name.clone(),
+            model: ordered.model.clone(),
             scale: ordered.scale.to_string(),
             second_stage: SecondStageRan::from(&ordered.report),
             warnings: ordered.warnings(),

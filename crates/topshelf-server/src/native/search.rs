@@ -15,7 +15,10 @@ use futures_util::stream::{self, StreamExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
-use topshelf_core::{Answer, Candidates, Context, Filter, Pipeline, Query, Ranking, TokenMatch};
+use topshelf_core::{
+    Answer, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking, Reranker,
+    TokenMatch,
+};
 use tracing::Instrument as _;
 use utoipa::ToSchema;
 
@@ -27,6 +30,7 @@ use crate::answer::{PromptAnswer, RunReport, SearchHit};
 use crate::app::{self, App, Ran, answer, told};
 use crate::dialect::Dialect;
 use crate::error::{Result, ServeError};
+use crate::json;
 use crate::shadow;
 use crate::shelf::Retrieval;
 
@@ -73,6 +77,7 @@ pub struct SearchRequest {
     #[serde(default)]
     pub return_candidates: bool,
     /// A prompt from the results.
+    #[serde(default, deserialize_with = "json::optional_object")]
     pub prompt: Option<PromptOptions>,
     /// Whether the first stage's order is sent ahead, as server-sent events.
     #[serde(default)]
@@ -113,6 +118,7 @@ struct Search {
     query: Query,
     pipeline: Pipeline,
     request: SearchRequest,
+    prompt: Option<ContextOptions>,
     top: usize,
     permit: Permit,
 }
@@ -144,13 +150,14 @@ async fn found(app: &Arc<App>, request: Request) -> Result<Response> {
 async fn prepare(app: &App, request: Request) -> Result<Search> {
     let (head, body) = request.into_parts();
     let of_head = app::deadline(&head.headers)?;
-    let request: SearchRequest = app.read(body).await?;
+    let mut request: SearchRequest = app.read(body).await?;
     let mut query = Query::new(&request.query)?;
     if let Some(filter) = &request.filter {
         query = query.with_filter(Filter::parse(filter)?);
     }
     app.log_query(&query);
     check_numbers(&request, app.options.limits.documents)?;
+    let prompt = request.prompt.take().map(PromptOptions::checked).transpose()?;
     let top = request.top_n.unwrap_or(TOP);
     let retrieval = Retrieval {
         index: request.index.clone(),
@@ -164,7 +171,7 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
     let pipeline = app.shelf.pipeline(&retrieval, &reranking, top)?;
     let reads = if pipeline.second_stage().is_some() { request.depth.unwrap_or(DEPTH) } else { 1 };
     let permit = app.admission.admit((reads as u64).saturating_mul(PASSAGE))?;
-    Ok(Search { query, pipeline, request, top, permit })
+    Ok(Search { query, pipeline, request, prompt, top, permit })
 }
 
 fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
@@ -186,7 +193,7 @@ fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
 
 impl Search {
     async fn finish(self, app: &Arc<App>, candidates: Candidates) -> Result<(Ran, SearchResponse)> {
-        let Self { query, pipeline, request, permit, .. } = self;
+        let Self { query, pipeline, request, prompt, permit, .. } = self;
         let found = pipeline.rerank(&query, candidates).await?;
         let explained =
             if request.explain { explain(&pipeline, &query, &found).await? } else { Vec::new() };
@@ -195,7 +202,9 @@ impl Search {
         let best: Vec<&str> =
             found.ranking.hits().iter().map(|hit| hit.passage.id.as_str()).collect();
         shadow::look(app, &query, passages, &best);
-        let prompt = request.prompt.map(|options| prompt(&query, &found, options)).transpose()?;
+        let pack =
+            |options| Context::pack(query.text(), &found.ranking, &options, &estimate_tokens);
+        let prompt = prompt.map(pack).transpose()?;
         let profile = app.shelf.profile();
         let report = RunReport { profile, ..RunReport::from(&found.report) };
         let model = report.reranker.as_ref().map(|ran| ran.model.clone()).unwrap_or_default();
@@ -204,7 +213,7 @@ impl Search {
             query: query.text().to_owned(),
             hits: hits(&found.ranking, usize::MAX, &explained),
             candidates: request.return_candidates.then(|| hits(&found.candidates, usize::MAX, &[])),
-            prompt,
+            prompt: prompt.as_ref().map(PromptAnswer::from),
             report,
         };
         let ran = Ran {
@@ -249,15 +258,16 @@ fn event(name: &str, data: &impl Serialize) -> std::result::Result<Event, axum::
     Event::default().event(name).json_data(data)
 }
 
-/// What the last reranker says of each hit's tokens, if it looks at tokens.
+/// What the last reranker says of each hit's tokens, if it looks at tokens and is the one that answered.
 async fn explain(
     pipeline: &Pipeline,
     query: &Query,
     found: &Answer,
 ) -> Result<Vec<Vec<TokenMatch>>> {
-    let Some(reranker) = pipeline.second_stage().and_then(|stage| stage.rerankers().last()) else {
-        return Ok(Vec::new());
-    };
+    let ran = found.report.second_stage.as_ref().and_then(|stage| stage.rerankers.last());
+    let asked = pipeline.second_stage().and_then(|stage| stage.rerankers().last());
+    let answered = |own: &&dyn Reranker| ran.is_some_and(|ran| ran.model == own.identity().name);
+    let Some(reranker) = asked.filter(answered) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for hit in found.ranking.hits() {
         all.push(reranker.explain(query, &hit.passage).await?);
@@ -280,10 +290,4 @@ fn hits(ranking: &Ranking, top: usize, explained: &[Vec<TokenMatch>]) -> Vec<Sea
         SearchHit::new(place + 1, hit, ranking.scale()).with_matches(matches)
     };
     ranking.hits().iter().take(top).enumerate().map(told).collect()
-}
-
-fn prompt(query: &Query, found: &Answer, options: PromptOptions) -> Result<PromptAnswer> {
-    let options = options.checked()?;
-    let context = Context::pack(query.text(), &found.ranking, &options, &estimate_tokens)?;
-    Ok(PromptAnswer::from(&context))
 }
