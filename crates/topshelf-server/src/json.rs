@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use crate::error::{Result, ServeError};
 
 /// Bytes of a value that an error repeats, at most.
-const REPEATED: usize = 60;
+const REPEATED: usize = 100;
 
 /// A struct that is read from an object alone.
 struct Object<T>(T);
@@ -85,26 +85,26 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
 fn wrong_field(path: &str, said: &str) -> ServeError {
     // The place in the text helps nobody whose JSON was written by a program.
     let said = said.split(" at line ").next().unwrap_or(said);
-    let quoted = || said.split('`').nth(1).map(shortened).unwrap_or_default();
-    let below = |name: String| match path {
-        "." | "" => name,
-        path if path.ends_with(&name) => path.to_owned(),
-        path => format!("{path}.{name}"),
+    let name = said.split('`').nth(1).unwrap_or_default();
+    let named = || match path {
+        "." | "" => shortened(name),
+        path if path.ends_with(name) => shortened(path),
+        path => shortened(&format!("{path}.{name}")),
     };
     if said.starts_with("missing field") {
-        return ServeError::MissingField { field: below(quoted()) };
+        return ServeError::MissingField { field: named() };
     }
     if said.starts_with("unknown field") {
         let known =
             said.split_once(", ").map_or("/openapi.json lists those that there are", |it| it.1);
         let known = known.replace('`', "");
-        return ServeError::UnknownField { field: below(quoted()), known };
+        return ServeError::UnknownField { field: named(), known };
     }
     if said.starts_with("duplicate field") {
         let reason = "it is there twice, by one of its names or by two".to_owned();
-        return ServeError::WrongField { field: below(quoted()), reason };
+        return ServeError::WrongField { field: named(), reason };
     }
-    let field = if path == "." { "the body".to_owned() } else { path.to_owned() };
+    let field = if path == "." { "the body".to_owned() } else { shortened(path) };
     ServeError::WrongField { field, reason: reason(said) }
 }
 

@@ -110,7 +110,7 @@ async fn bodies_wait_for_room_and_give_it_back() {
     let server = TestServer::with(|options| {
         options.limits.body = 4096;
         options.limits.bodies = 4096;
-        options.limits.body_time = Duration::from_millis(50);
+        options.limits.body_time = Duration::from_millis(100);
     });
     for _ in 0..3 {
         let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());

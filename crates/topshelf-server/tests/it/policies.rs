@@ -90,13 +90,13 @@ cases! { "policies":
         "model": "broken", "then": [{"model": "share", "keep": 2}],
     }));
     deadline_in_the_body => rerank(json!({"model": "hanging", "deadline_ms": 20}));
-    deadline_after_a_part => rerank(json!({"model": "halting", "deadline_ms": 300}));
+    deadline_after_a_part => rerank(json!({"model": "halting", "deadline_ms": 800}));
     deadline_that_is_met => rerank(json!({"deadline_ms": 60_000, "top_n": 1}));
     deadline_of_the_longest => rerank(json!({"deadline_ms": 86_400_000, "top_n": 1}));
     deadline_beyond_the_longest => rerank(json!({"deadline_ms": 86_400_001}));
     deadline_beyond_all_time => rerank(json!({"deadline_ms": 1e22}));
     deadline_lets_another_stand_in => rerank(json!({
-        "model": "hanging,overlap", "deadline_ms": 300, "top_n": 1,
+        "model": "hanging,overlap", "deadline_ms": 800, "top_n": 1,
     })).header("x-topshelf-deadline-ms", "1");
 }
 
