@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use topshelf_core::{
-    Grain, ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Scale,
-    TokenMatch, Usage,
+    Call, Grain, ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker, Result,
+    Scale, TokenMatch,
 };
 
 use crate::cache::ScoreCache;
@@ -15,11 +15,20 @@ use crate::entry::Entry;
 use crate::flight::{Boarded, Joined};
 use crate::key::{PairKey, PairKeys, Tag};
 
-/// A reranker with a [`ScoreCache`] in front of it. Several may share one cache.
+/// A reranker with a [`ScoreCache`] in front of it. Several may share one cache. Whoever asks for a pair
+/// first pays for it; a pair that is known, or that another call is scoring, spends nothing.
 #[derive(Clone)]
 pub struct CachedReranker {
     inner: Arc<dyn Reranker>,
     cache: Arc<ScoreCache>,
+}
+
+/// What pairs are scored for.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    call: &'a Call,
+    query: &'a Query,
+    tag: Tag,
 }
 
 impl CachedReranker {
@@ -31,8 +40,7 @@ impl CachedReranker {
     /// Scores the pairs of `wanted` that nobody else is scoring, and says which others are under way.
     async fn score_missing(
         &self,
-        query: &Query,
-        tag: Tag,
+        task: Task<'_>,
         wanted: &[(PairKey, Arc<Passage>)],
         found: &mut HashMap<PairKey, RerankOutcome>,
     ) -> Result<Vec<(PairKey, Arc<Passage>, Joined)>> {
@@ -51,7 +59,7 @@ impl CachedReranker {
         }
         self.cache.count(own.len(), joined.len());
         if !own.is_empty() {
-            let outcomes = self.inner.score(query, &own).await?;
+            let outcomes = self.inner.score(task.call, task.query, &own).await?;
             if outcomes.len() != own.len() {
                 let stage = self.inner.identity().name.clone();
                 let (expected, got) = (own.len(), outcomes.len());
@@ -63,7 +71,7 @@ impl CachedReranker {
                 let scored: RerankScore = *outcome.as_ref().ok()?;
                 scored.score.is_finite().then(|| (*key, Entry::from(scored)))
             });
-            self.cache.insert(tag, entries);
+            self.cache.insert(task.tag, entries);
             found.extend(scored.map(|(key, outcome)| (*key, outcome.clone())));
             flight.land(&outcomes);
         }
@@ -93,11 +101,21 @@ impl Reranker for CachedReranker {
         self.inner.count_tokens(text)
     }
 
-    async fn explain(&self, query: &Query, passage: &Arc<Passage>) -> Result<Vec<TokenMatch>> {
-        self.inner.explain(query, passage).await
+    async fn explain(
+        &self,
+        call: &Call,
+        query: &Query,
+        passage: &Arc<Passage>,
+    ) -> Result<Vec<TokenMatch>> {
+        self.inner.explain(call, query, passage).await
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         let keys = PairKeys::new(self.inner.identity(), query);
         let tag = keys.tag();
         let keys: Vec<PairKey> =
@@ -117,16 +135,14 @@ impl Reranker for CachedReranker {
                 wanted.push((*key, Arc::clone(passage)));
             }
         }
+        let task = Task { call, query, tag };
         while !wanted.is_empty() {
-            let joined = self.score_missing(query, tag, &wanted, &mut found).await?;
+            let joined = self.score_missing(task, &wanted, &mut found).await?;
             wanted = Vec::new();
             for (key, passage, receiver) in joined {
                 match receiver.await {
                     Ok(outcome) => {
-                        // Who asked for it pays for it.
-                        let usage = Usage::default();
-                        let outcome =
-                            outcome.map(|scored| RerankScore { cached: true, usage, ..scored });
+                        let outcome = outcome.map(|scored| RerankScore { cached: true, ..scored });
                         found.insert(key, outcome);
                     }
                     // Its caller failed or went away; it is ours now.

@@ -17,14 +17,10 @@ pub(crate) use self::measure::{
 pub(crate) use self::models::{ModelsCommand, PullFrom};
 pub(crate) use self::search::{AskArguments, RerankArguments, SearchArguments};
 pub(crate) use self::serve::{KeysCommand, LogForm, ServeArguments};
-pub(crate) use self::stages::{
-    BlendScoreName, FirstStage, FusionName, GateOption, LongDocuments, ProfileOption, Retrieval,
-    RetrieverName, SecondStageOptions, SpendingOptions, gate,
-};
-pub(crate) use self::values::time;
+pub(crate) use self::stages::{ProfileOption, Retrieval, SecondStageOptions, SpendingOptions};
+pub(crate) use self::values::deadline;
 
-/// The cross-encoder that reranks unless another is named.
-pub(crate) const DEFAULT_RERANKER: &str = "cross-encoder/ms-marco-MiniLM-L12-v2";
+pub(crate) use topshelf::DEFAULT_RERANKER;
 
 /// The late-interaction model whose token vectors are kept unless another is named.
 pub(crate) const DEFAULT_TOKEN_MODEL: &str = "answerdotai/answerai-colbert-small-v1";

@@ -7,7 +7,7 @@ use crate::say::say;
 use topshelf::eval::EvalError;
 use topshelf::remote::RemoteError;
 use topshelf::tune::TuneError;
-use topshelf::{Blame, Error, IndexError, ModelError};
+use topshelf::{Blame, EngineError, Error, IndexError, ModelError};
 
 /// An error of the caller's that no library has a variant for.
 #[derive(Debug)]
@@ -32,7 +32,104 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS; // the reader has seen enough, as with `| head`
     }
     say!("error: {}", said_once(error));
+    if let Some(hint) = error.chain().find_map(hint) {
+        say!("\nhint: {hint}");
+    }
     ExitCode::from(code(error))
+}
+
+/// How to mend it on the command line; the libraries' own words name no flag.
+fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(error) = cause.downcast_ref::<EngineError>() {
+        return match error {
+            EngineError::Core(error) => of_core(error),
+            EngineError::Index(error) => of_index(error),
+            EngineError::Model(error) => of_model(error),
+            EngineError::Remote(error) => of_remote(error),
+            EngineError::Tune(error) => of_tune(error),
+            EngineError::UnprovenGate => Some(
+                "`topshelf tune` looks for a gate on your own judged queries and proves it; --force uses this one \
+                 without proof"
+                    .to_owned(),
+            ),
+            EngineError::UnknownPrice { model } => Some(format!(
+                "--max-cost needs to know what \"{model}\" costs: write [\"{model}\"] with input, output or search \
+                 into prices.toml in TOPSHELF_HOME, or into the file of --prices (0 if it is free)"
+            )),
+            EngineError::NoneIsNoReranker => {
+                Some("name a reranker, such as cross-encoder/ms-marco-MiniLM-L12-v2".to_owned())
+            }
+            _ => None,
+        };
+    }
+    let core = || of_core(cause.downcast_ref::<Error>()?);
+    let index = || of_index(cause.downcast_ref::<IndexError>()?);
+    let model = || of_model(cause.downcast_ref::<ModelError>()?);
+    let remote = || of_remote(cause.downcast_ref::<RemoteError>()?);
+    let tune = || of_tune(cause.downcast_ref::<TuneError>()?);
+    core().or_else(index).or_else(model).or_else(remote).or_else(tune)
+}
+
+fn of_core(error: &Error) -> Option<String> {
+    match error {
+        Error::TopExceedsDepth { top, .. } => Some(format!("--depth {top} fetches enough")),
+        Error::Conflict { .. } => Some("leave out the flag of one of them".to_owned()),
+        Error::AfterSpending { source, .. } => of_core(source),
+        Error::Stage { source, .. } => hint(source.as_ref()),
+        _ => None,
+    }
+}
+
+fn of_index(error: &IndexError) -> Option<String> {
+    Some(match error {
+        IndexError::Missing { dir } => {
+            format!("`topshelf index add PATH --index {}` makes one", dir.display())
+        }
+        IndexError::Format { .. } => {
+            "`topshelf index add PATH --index NEW` builds it in the folder NEW".to_owned()
+        }
+        IndexError::EmbedderMismatch { expected, .. } => format!("--embed {expected}"),
+        IndexError::NoVectors => {
+            "an index has vectors unless it is made with --embed none; --retriever bm25 needs none"
+                .to_owned()
+        }
+        IndexError::NoTokenVectors => {
+            "`topshelf index add PATH --index NEW --token-vectors` makes one with them".to_owned()
+        }
+        IndexError::TokenDimension { .. } => "--token-vectors=f16".to_owned(),
+        IndexError::NotIndexed { .. } => {
+            "`topshelf index stats --files` lists what is in it".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn of_model(error: &ModelError) -> Option<String> {
+    Some(match error {
+        ModelError::UnknownModel { .. } => {
+            "`topshelf models list` names the known ones; `topshelf models pull OWNER/NAME` gets others".to_owned()
+        }
+        ModelError::NotPulled { name } => format!("`topshelf models pull {name}` gets it"),
+        ModelError::Damaged { name, .. } => {
+            format!("`topshelf models pull {name} --force` gets it again")
+        }
+        _ => return None,
+    })
+}
+
+fn of_remote(error: &RemoteError) -> Option<String> {
+    match error {
+        RemoteError::Budget { .. } => Some("--max-cost raises it".to_owned()),
+        _ => None,
+    }
+}
+
+fn of_tune(error: &TuneError) -> Option<String> {
+    match error {
+        TuneError::TooFewQueries { .. } => Some("`topshelf judge` makes more".to_owned()),
+        TuneError::Core(error) => of_core(error),
+        _ => None,
+    }
 }
 
 /// The error with its causes; what one says already is not said again.
@@ -50,7 +147,12 @@ fn said_once(error: &anyhow::Error) -> String {
 
 fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        let blame = if let Some(error) = cause.downcast_ref::<Error>() {
+        let blame = if let Some(error) = cause.downcast_ref::<EngineError>() {
+            if matches!(error, EngineError::Index(IndexError::Interrupted)) {
+                return 130;
+            }
+            error.blame()
+        } else if let Some(error) = cause.downcast_ref::<Error>() {
             error.blame()
         } else if let Some(error) = cause.downcast_ref::<IndexError>() {
             if matches!(error, IndexError::Interrupted) {

@@ -304,6 +304,8 @@ pub(crate) struct RerankAnswer {
     pub(crate) second_stage: SecondStageRan,
     /// The profile that took part.
     pub(crate) profile: Option<String>,
+    /// What a reader has to know: what was skipped, cut, left unread or withheld, and what failed.
+    pub(crate) notes: Vec<String>,
 }
 
 /// One reranked document.

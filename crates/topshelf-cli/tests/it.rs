@@ -17,5 +17,6 @@ mod it {
     mod second_stage;
     mod serve;
     mod services;
+    mod setups;
     mod tune;
 }

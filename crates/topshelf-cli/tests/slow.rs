@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use topshelf::eval::{BeirFolder, Run};
 use topshelf::{
-    CacheOptions, CachedReranker, CrossEncoder, Passage, Policy, Query, Ranking, Reranker, Scale,
-    ScoreCache, SecondStage,
+    CacheOptions, CachedReranker, Call, CrossEncoder, Passage, Policy, Query, Ranking, Reranker,
+    Scale, ScoreCache, SecondStage,
 };
 
 /// How far a figure may be from the expected one. On one machine it does not move at all. On
@@ -183,7 +183,8 @@ fn score(
     let start = Instant::now();
     let mut scores = Vec::new();
     for (query, passages) in candidates {
-        let outcomes = pollster::block_on(reranker.score(query, passages)).expect("scores");
+        let outcomes =
+            pollster::block_on(reranker.score(&Call::new(), query, passages)).expect("scores");
         scores.extend(outcomes.into_iter().map(|scored| scored.expect("a score").score.to_bits()));
     }
     (scores, start.elapsed())
@@ -300,9 +301,9 @@ fn overruns(
     for (query, passages) in candidates.iter().chain(candidates) {
         let found = passages.iter().enumerate().map(|(n, p)| (Arc::clone(p), -(n as f32)));
         let ranking = Ranking::new("bm25", Scale::Rank, found).expect("a ranking");
-        let asked = Instant::now();
-        let answer = pollster::block_on(stage.run(query, &ranking, 10, asked));
-        let took = asked.elapsed();
+        let call = Call::new();
+        let answer = pollster::block_on(stage.run(&call, query, &ranking, 10));
+        let took = call.began().elapsed();
         let (answer, report) = answer.expect("an answer");
         assert_eq!(answer.len(), passages.len());
         read += report.rerankers[0].pairs;
@@ -325,7 +326,7 @@ fn deadlines_are_kept() {
     for allowed in [50, 100, 200] {
         let deadline = Duration::from_millis(allowed);
         let policy = Policy { deadline: Some(deadline), ..Policy::default() };
-        let stage = SecondStage::of(Arc::clone(&model)).with_policy(policy).expect("a policy");
+        let stage = SecondStage::new(Arc::clone(&model)).with_policy(policy).expect("a policy");
         let kept = (0..RUNS).any(|_| {
             let (overruns, read) = overruns(&stage, deadline, &candidates);
             let (p99, worst) =

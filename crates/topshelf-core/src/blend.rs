@@ -10,6 +10,7 @@
 //! judgments.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,62 @@ pub struct Blend {
     pub rerank: BlendScore,
 }
 
+/// What a second stage blends with.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "BlendWords", into = "BlendWords")]
+pub enum BlendPolicy {
+    /// The default rule, for those who have no judged queries: see [`crate::robust`].
+    Robust,
+    /// The same blend for every query.
+    Fixed(Blend),
+}
+
+/// A blend as it is written: `"robust"`, or its numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum BlendWords {
+    Word(String),
+    Fixed(Blend),
+}
+
+impl TryFrom<BlendWords> for BlendPolicy {
+    type Error = Error;
+
+    fn try_from(words: BlendWords) -> Result<Self> {
+        match words {
+            BlendWords::Word(word) if word == "robust" => Ok(Self::Robust),
+            BlendWords::Word(word) => Err(Error::unknown("blend", &word, &["robust"])),
+            BlendWords::Fixed(blend) => Ok(Self::Fixed(blend)),
+        }
+    }
+}
+
+impl From<BlendPolicy> for BlendWords {
+    fn from(policy: BlendPolicy) -> Self {
+        match policy {
+            BlendPolicy::Robust => Self::Word("robust".to_owned()),
+            BlendPolicy::Fixed(blend) => Self::Fixed(blend),
+        }
+    }
+}
+
+impl BlendPolicy {
+    /// One line for reports.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Robust => "robust blend".to_owned(),
+            Self::Fixed(blend) => blend.describe(),
+        }
+    }
+
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Robust => Ok(()),
+            Self::Fixed(blend) => blend.check(),
+        }
+    }
+}
+
 /// How a rerank score is brought to 0..1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +99,23 @@ pub enum BlendScore {
     MinMax,
     /// The calibrated probability: where all are poor, all stay low.
     Probability,
+}
+
+impl BlendScore {
+    /// The names of the ways.
+    pub const NAMES: [&'static str; 2] = ["min-max", "probability"];
+}
+
+impl FromStr for BlendScore {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "min-max" => Ok(Self::MinMax),
+            "probability" => Ok(Self::Probability),
+            _ => Err(Error::unknown("way to read rerank scores", text, &Self::NAMES)),
+        }
+    }
 }
 
 impl Blend {

@@ -14,7 +14,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::language_model::Message;
@@ -41,21 +41,44 @@ pub const MAX_TEMPLATE: usize = 8192;
 const MAX_STEPS: u64 = 2_000_000;
 
 /// How a context is packed and written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ContextOptions {
     /// Tokens that the sources may take, headers included.
     pub token_budget: usize,
     /// Jaccard coefficient from which a passage counts as a repetition; above 1 keeps all.
     pub near_duplicate: f64,
     /// The instruction; [`DEFAULT_SYSTEM`] if `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// The template for sources and question; [`DEFAULT_TEMPLATE`] if `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
 }
 
 impl Default for ContextOptions {
     fn default() -> Self {
         Self { token_budget: 3000, near_duplicate: 0.8, system: None, template: None }
+    }
+}
+
+impl ContextOptions {
+    /// Whether its numbers mean something.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`], [`Error::Template`].
+    pub fn check(&self) -> Result<()> {
+        let Self { token_budget, near_duplicate, template, .. } = self;
+        if *token_budget == 0 {
+            let (what, range) = ("the tokens of the sources", "1 or more");
+            return Err(Error::OutOfRange { what, value: "0".to_owned(), range });
+        }
+        if near_duplicate.is_nan() || *near_duplicate < 0.0 {
+            let (what, range) = ("the coefficient of near-duplicates", "0 or more");
+            return Err(Error::OutOfRange { what, value: near_duplicate.to_string(), range });
+        }
+        template.as_deref().map_or(Ok(()), check_length)
     }
 }
 
@@ -193,16 +216,22 @@ impl Context {
     }
 }
 
+/// Templates beyond [`MAX_TEMPLATE`] are rejected.
+fn check_length(template: &str) -> Result<()> {
+    if template.len() <= MAX_TEMPLATE {
+        return Ok(());
+    }
+    let reason = format!("it is longer than the {MAX_TEMPLATE} bytes that are accepted");
+    Err(Error::Template { reason })
+}
+
 fn render(template: &str, question: &str, sources: &[Source]) -> Result<String> {
     let fault = |error: minijinja::Error| Error::Template {
         reason: format!(
             "{error}; it may use `question` and, in a loop over `sources`, number, document, title, trail, text, score, metadata"
         ),
     };
-    if template.len() > MAX_TEMPLATE {
-        let reason = format!("it is longer than the {MAX_TEMPLATE} bytes that are taken");
-        return Err(Error::Template { reason });
-    }
+    check_length(template)?;
     let mut environment = minijinja::Environment::empty();
     environment.set_fuel(Some(MAX_STEPS));
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);

@@ -71,6 +71,30 @@ pub enum Error {
         depth: usize,
     },
 
+    /// A name that stands for nothing.
+    #[error("there is no {what} \"{given}\"; there are {known}")]
+    UnknownName {
+        /// What kind of thing was named.
+        what: &'static str,
+        /// The name, shortened.
+        given: String,
+        /// The names that there are.
+        known: String,
+    },
+
+    /// Two parts of a request that exclude one another.
+    #[error("{one} cannot be combined with {other}")]
+    Conflict {
+        /// One of them.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+
+    /// A second stage without a reranker.
+    #[error("the second stage has no reranker; it takes at least one")]
+    NoReranker,
+
     /// A pipeline without a retriever has no candidates.
     #[error("the pipeline has no retriever; add at least one")]
     NoRetriever,
@@ -142,10 +166,20 @@ pub enum Error {
         given: String,
     },
 
+    /// A gate that cannot be read.
+    #[error(
+        "\"{given}\" is not a gate; a gate is a signal and the value from which the first stage counts as \
+         clear, such as margin:dense:3>=0.086"
+    )]
+    Gate {
+        /// The gate as given, shortened.
+        given: String,
+    },
+
     /// A gate beside a relevance threshold.
     #[error(
-        "a gate and a least relevance do not go together: what the gate lets pass without \
-         reranking has no probability to compare; use one of them"
+        "a gate cannot be combined with a minimum relevance: what the gate lets pass without \
+         reranking has no probability to compare"
     )]
     GateWithThreshold,
 
@@ -237,9 +271,14 @@ impl Error {
         if usage.is_none() { self } else { Self::AfterSpending { usage, source: Box::new(self) } }
     }
 
+    /// The error for a name that stands for nothing.
+    pub(crate) fn unknown(what: &'static str, given: &str, known: &[&str]) -> Self {
+        Self::UnknownName { what, given: given.chars().take(60).collect(), known: known.join(", ") }
+    }
+
     /// Whether it is a reranker that failed, so that another may stand in for it.
     pub(crate) fn is_of_reranker(&self) -> bool {
-        matches!(self, Self::Stage { .. } | Self::ScoreCount { .. })
+        matches!(self, Self::Stage { .. } | Self::ScoreCount { .. } | Self::NotFinite { .. })
     }
 
     /// Whose fault this error is.
@@ -251,11 +290,15 @@ impl Error {
             | Self::DepthZero
             | Self::TopZero
             | Self::TopExceedsDepth { .. }
+            | Self::UnknownName { .. }
+            | Self::Conflict { .. }
+            | Self::NoReranker
             | Self::NoRetriever
             | Self::ScaleMismatch { .. }
             | Self::FusionWeights { .. }
             | Self::OutOfRange { .. }
             | Self::GateSignal { .. }
+            | Self::Gate { .. }
             | Self::GateWithThreshold
             | Self::NotAProbability { .. }
             | Self::CannotFit { .. }

@@ -9,6 +9,7 @@
 //! Sums are taken in f64 in the order of the rankings and stored as f32.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +54,41 @@ impl Default for Fusion {
     }
 }
 
+impl FromStr for Fusion {
+    type Err = Error;
+
+    /// Reads `rrf`, `min-max` or `z-score`: the method with its default numbers.
+    fn from_str(text: &str) -> Result<Self> {
+        let weighted = |normalisation| Self::Weighted { normalisation, weights: Vec::new() };
+        match text {
+            "rrf" => Ok(Self::default()),
+            "min-max" => Ok(weighted(Normalisation::MinMax)),
+            "z-score" => Ok(weighted(Normalisation::ZScore)),
+            _ => Err(Error::unknown("fusion", text, &Self::NAMES)),
+        }
+    }
+}
+
 impl Fusion {
+    /// The names of the methods.
+    pub const NAMES: [&'static str; 3] = ["rrf", "min-max", "z-score"];
+
+    /// Whether its numbers mean something for that many rankings, if that is known.
+    pub(crate) fn check(&self, rankings: Option<usize>) -> Result<()> {
+        match self {
+            Self::Rrf { k } if k.is_finite() && *k >= 0.0 => Ok(()),
+            Self::Rrf { k } => {
+                let (what, range) = ("the k of reciprocal rank fusion", "0 or more");
+                Err(Error::OutOfRange { what, value: k.to_string(), range })
+            }
+            Self::Weighted { weights, .. } => {
+                // A single ranking is not fused.
+                let rankings = rankings.filter(|count| *count > 1).unwrap_or(weights.len());
+                usable_weights(weights, rankings).map(|_| ())
+            }
+        }
+    }
+
     /// One line for reports: `rrf(k=60)`.
     pub fn describe(&self) -> String {
         match self {

@@ -215,6 +215,24 @@ impl FromStr for GateSignal {
     }
 }
 
+impl FromStr for Gate {
+    type Err = Error;
+
+    /// Reads `margin:dense:3>=0.086`.
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::Gate { given: text.chars().take(60).collect() };
+        let (signal, threshold) = text.split_once(">=").ok_or_else(wrong)?;
+        let threshold = threshold.trim().parse().ok().filter(|value: &f32| value.is_finite());
+        Ok(Self { signal: signal.parse()?, threshold: threshold.ok_or_else(wrong)? })
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}>={}", self.signal, self.threshold)
+    }
+}
+
 impl TryFrom<String> for GateSignal {
     type Error = Error;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::call::Call;
 use crate::context::estimate_tokens;
 use crate::error::{Blame, Error, Result};
 use crate::stage::{ModelIdentity, PassageFailure};
@@ -118,8 +119,6 @@ pub struct Written {
     /// For each token of it the likeliest alternatives, itself among them, best first; empty where the
     /// model does not tell.
     pub alternatives: Vec<Vec<Alternative>>,
-    /// What it took.
-    pub usage: Usage,
 }
 
 /// What was asked of models and services that are paid by use.
@@ -140,22 +139,14 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// An answer that had to be repaired, beside what the call for it took.
+    pub fn of_repair() -> Self {
+        Self { repaired: 1, ..Self::default() }
+    }
+
     /// Whether nothing was asked.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// The larger of each count: of two accounts of the same calls, neither of which may know of all.
-    #[must_use]
-    pub fn at_least(self, other: Self) -> Self {
-        Self {
-            calls: self.calls.max(other.calls),
-            input_tokens: self.input_tokens.max(other.input_tokens),
-            output_tokens: self.output_tokens.max(other.output_tokens),
-            searches: self.searches.max(other.searches),
-            repaired: self.repaired.max(other.repaired),
-            cost: self.cost.max(other.cost),
-        }
     }
 }
 
@@ -210,13 +201,14 @@ pub trait LanguageModel: Send + Sync {
     }
 
     /// The likeliest continuation of each prompt, in their order (temperature 0). What prompts have in
-    /// common at their beginning may be read once.
+    /// common at their beginning may be read once. What it takes is spent on the call.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Stage`] if nothing could be answered; a single prompt fails alone.
     async fn write(
         &self,
+        call: &Call,
         asks: &[Ask],
     ) -> Result<Vec<std::result::Result<Written, PassageFailure>>>;
 
@@ -226,9 +218,9 @@ pub trait LanguageModel: Send + Sync {
     /// # Errors
     ///
     /// [`crate::Error::Stage`] if it is not answered to the end.
-    async fn stream(&self, ask: &Ask, tell: Tell) -> Result<Written> {
+    async fn stream(&self, call: &Call, ask: &Ask, tell: Tell) -> Result<Written> {
         let fail = |reason: String| Error::stage("answer", Blame::Failure, reason);
-        let written = self.write(std::slice::from_ref(ask)).await?.pop();
+        let written = self.write(call, std::slice::from_ref(ask)).await?.pop();
         let written = written.ok_or_else(|| fail("the model gave no answer".to_owned()))?;
         let written = written.map_err(|failure| fail(failure.reason))?;
         tell(&written.text);

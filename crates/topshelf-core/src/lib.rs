@@ -16,11 +16,14 @@
 //! | reciprocal rank fusion, weighted fusion | [`fuse`] |
 //! | metadata conditions | [`filter`] |
 //! | what LLMs do for rerankers | [`language_model`] |
-//! | what is told of a call while it is out | [`journal`] |
-//! | retrieve, fuse, rerank, report | [`pipeline`], [`report`] |
+//! | what travels with a request: deadline, withdrawal, account | [`call`] |
+//! | the description of a pipeline, and changes to it | [`setup`] |
+//! | retrieve, fuse, rerank, report | [`pipeline`], [`report`], [`note`] |
+//! | a list of given documents, ranked | [`list`] |
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
 //! | whether reranking is worth it for a query | [`gate`] |
 //! | rerank score and first stage's score put together | [`blend`] |
+//! | what the rerank score counts by default | [`robust`] |
 //! | logits to probabilities | [`calibrate`] |
 //! | when a dearer reranker can end before the last candidate | [`early_stop`] |
 //! | documents that are longer than a reranker reads | [`windows`] |
@@ -28,6 +31,7 @@
 
 pub mod blend;
 pub mod calibrate;
+pub mod call;
 pub mod citations;
 pub mod context;
 pub mod early_stop;
@@ -35,20 +39,24 @@ mod error;
 pub mod filter;
 pub mod fuse;
 pub mod gate;
-pub mod journal;
 pub mod language_model;
+pub mod list;
+pub mod note;
 pub mod passage;
 pub mod pipeline;
 pub mod ranking;
 pub mod report;
+pub mod robust;
 pub mod score;
 mod scoring;
 pub mod second_stage;
+pub mod setup;
 pub mod stage;
 pub mod windows;
 
-pub use blend::{Blend, BlendScore};
+pub use blend::{Blend, BlendPolicy, BlendScore};
 pub use calibrate::Calibration;
+pub use call::{Call, WithdrawOnDrop};
 pub use citations::Citations;
 pub use context::{Context, ContextOptions, Source};
 pub use early_stop::EarlyStop;
@@ -56,16 +64,22 @@ pub use error::{Blame, Error, Result};
 pub use filter::Filter;
 pub use fuse::{Fusion, Normalisation};
 pub use gate::{Gate, GateReport, GateSignal};
-pub use journal::Journal;
 pub use language_model::{
     Alternative, Ask, LanguageModel, Message, Prompt, Role, Tell, Usage, Wanted, Written,
 };
+pub use list::{ListedDocument, RankedDocument, RankedList};
+pub use note::Note;
 pub use passage::{MAX_QUERY_CHARS, Metadata, Passage, Query};
 pub use pipeline::{Answer, Candidates, Pipeline, PipelineBuilder};
 pub use ranking::{Hit, Ranking, Signal};
 pub use report::{Report, RerankFailure, RerankReport, RetrieverReport, SecondStageReport};
 pub use score::Scale;
 pub use second_stage::{OnFailure, Policy, SecondStage};
+pub use setup::{
+    Bm25Options, Cascade, CascadeStep, DEFAULT_RERANKER, FirstStageSetup, GateChoice,
+    LONGEST_DEADLINE, LongDocuments, RetrieverKind, Retrievers, SecondStageSetup, Setup,
+    SetupPatch, Survivors, TokenVectorUse,
+};
 pub use stage::{
     EmbedKind, Embedder, Grain, ModelIdentity, PassageFailure, RerankOutcome, RerankScore,
     Reranker, Retriever, TokenEmbedder, TokenMatch, TokenVectors,

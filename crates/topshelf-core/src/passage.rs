@@ -6,7 +6,6 @@
 //! UTF-8), for HTML and PDF the text extracted from it.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +23,6 @@ pub type Metadata = serde_json::Map<String, serde_json::Value>;
 pub struct Query {
     text: String,
     filter: Option<Filter>,
-    due: Option<Instant>,
 }
 
 impl Query {
@@ -50,21 +48,13 @@ impl Query {
         if chars > MAX_QUERY_CHARS {
             return Err(Error::QueryTooLong { chars, limit: MAX_QUERY_CHARS });
         }
-        Ok(Self { text: text.to_owned(), filter: None, due: None })
+        Ok(Self { text: text.to_owned(), filter: None })
     }
 
     /// The same query, answered only from passages whose metadata satisfy `filter`.
     #[must_use]
     pub fn with_filter(mut self, filter: Filter) -> Self {
         self.filter = Some(filter);
-        self
-    }
-
-    /// The same query, of whose answer nothing is wanted after that moment; of several moments the
-    /// earliest counts. It may bring the query its turn sooner and changes nothing in the answer.
-    #[must_use]
-    pub fn due_at(mut self, moment: Instant) -> Self {
-        self.due = Some(self.due.map_or(moment, |due| due.min(moment)));
         self
     }
 
@@ -76,11 +66,6 @@ impl Query {
     /// The condition on metadata, if any.
     pub fn filter(&self) -> Option<&Filter> {
         self.filter.as_ref()
-    }
-
-    /// The moment after which nothing is wanted any more, if there is one.
-    pub fn due(&self) -> Option<Instant> {
-        self.due
     }
 
     /// The first characters of the query, for messages.
@@ -159,23 +144,12 @@ impl Passage {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_query_of_a_hundred_thousand_characters_is_refused() {
         let error = Query::new("ä".repeat(100_000)).expect_err("too long");
         assert!(matches!(error, Error::QueryTooLong { chars: 100_000, .. }), "{error}");
-    }
-
-    #[test]
-    fn of_several_moments_the_earliest_counts() {
-        let query = Query::new("fleas").unwrap();
-        assert_eq!(query.due(), None);
-        let (soon, late) = (Instant::now(), Instant::now() + Duration::from_secs(1));
-        assert_eq!(query.clone().due_at(late).due_at(soon).due(), Some(soon));
-        assert_eq!(query.due_at(soon).due_at(late).due(), Some(soon));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
+use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::fuse::Fusion;
 use crate::passage::Query;
@@ -54,8 +55,6 @@ pub struct Candidates {
     pub ranking: Ranking,
     /// What each retriever did.
     pub retrievers: Vec<RetrieverReport>,
-    /// When the query was asked; a deadline counts from there.
-    asked: Instant,
 }
 
 impl Pipeline {
@@ -72,38 +71,51 @@ impl Pipeline {
         }
     }
 
-    /// Answers one query.
+    /// Answers one query, in a call of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run_with`].
+    pub async fn run(&self, query: &Query) -> Result<Answer> {
+        self.run_with(&Call::new(), query).await
+    }
+
+    /// Answers one query. A deadline of the second stage's policy counts from when the call began.
     ///
     /// # Errors
     ///
     /// Whatever a stage answers; a passage that alone cannot be scored is no error but stands
     /// in the report.
-    pub async fn run(&self, query: &Query) -> Result<Answer> {
-        let candidates = self.candidates(query).await?;
-        self.rerank(query, candidates).await
+    pub async fn run_with(&self, call: &Call, query: &Query) -> Result<Answer> {
+        let candidates = self.candidates(call, query).await?;
+        self.rerank(call, query, candidates).await
     }
 
-    /// The first half of [`Self::run`], for those who show its order before the second has run.
+    /// The first half of [`Self::run_with`], for those who show its order before the second has run.
     ///
     /// # Errors
     ///
     /// Whatever a retriever answers.
-    pub async fn candidates(&self, query: &Query) -> Result<Candidates> {
-        let asked = Instant::now();
-        let (ranking, retrievers) = self.retrieve(query).await?;
-        Ok(Candidates { ranking, retrievers, asked })
+    pub async fn candidates(&self, call: &Call, query: &Query) -> Result<Candidates> {
+        let (ranking, retrievers) = self.retrieve(call, query).await?;
+        Ok(Candidates { ranking, retrievers })
     }
 
-    /// The second half of [`Self::run`].
+    /// The second half of [`Self::run_with`], in the same call.
     ///
     /// # Errors
     ///
     /// Whatever a reranker answers.
-    pub async fn rerank(&self, query: &Query, candidates: Candidates) -> Result<Answer> {
-        let Candidates { ranking: candidates, retrievers, asked } = candidates;
+    pub async fn rerank(
+        &self,
+        call: &Call,
+        query: &Query,
+        candidates: Candidates,
+    ) -> Result<Answer> {
+        let Candidates { ranking: candidates, retrievers } = candidates;
         let (ranking, second_stage) = match &self.second_stage {
             Some(second) => {
-                let (ranking, report) = second.run(query, &candidates, self.top, asked).await?;
+                let (ranking, report) = second.run(call, query, &candidates, self.top).await?;
                 (ranking, Some(report))
             }
             None => (candidates.clone(), None),
@@ -112,7 +124,7 @@ impl Pipeline {
             fusion: (retrievers.len() > 1).then(|| self.fusion.describe()),
             retrievers,
             second_stage,
-            milliseconds: milliseconds_since(asked),
+            milliseconds: milliseconds_since(call.began()),
         };
         Ok(Answer { ranking: ranking.top(self.top), candidates, report })
     }
@@ -131,14 +143,26 @@ impl Pipeline {
         self.second_stage.as_ref()
     }
 
-    async fn retrieve(&self, query: &Query) -> Result<(Ranking, Vec<RetrieverReport>)> {
+    /// The reranker whose scores decided an answer of this pipeline, which may have stood in for
+    /// another; `None` where nothing has a rerank score.
+    pub fn answered_by(&self, answer: &Answer) -> Option<&dyn Reranker> {
+        let report = answer.report.second_stage.as_ref()?.answered_by()?;
+        self.second_stage.as_ref()?.reranker_of(report)
+    }
+
+    async fn retrieve(
+        &self,
+        call: &Call,
+        query: &Query,
+    ) -> Result<(Ranking, Vec<RetrieverReport>)> {
         let mut rankings = Vec::with_capacity(self.retrievers.len());
         let mut reports = Vec::with_capacity(self.retrievers.len());
         for retriever in &self.retrievers {
             let start = Instant::now();
             let (name, depth) = (retriever.name(), self.depth);
             let span = tracing::debug_span!("retrieve", retriever = name, depth, found = Empty);
-            let ranking = retriever.retrieve(query, depth).instrument(span.clone()).await?;
+            let ranking =
+                retriever.retrieve(&call.part(), query, depth).instrument(span.clone()).await?;
             span.record("found", ranking.len());
             reports.push(RetrieverReport {
                 name: name.to_owned(),
@@ -241,7 +265,7 @@ mod tests {
             self.0
         }
 
-        async fn retrieve(&self, _: &Query, depth: usize) -> Result<Ranking> {
+        async fn retrieve(&self, _: &Call, _: &Query, depth: usize) -> Result<Ranking> {
             let found = self.1.iter().take(depth).enumerate().map(|(place, id)| {
                 (Arc::new(Passage::standalone(*id, "", *id)), 100.0 - place as f32)
             });
@@ -262,7 +286,12 @@ mod tests {
             Scale::Logit
         }
 
-        async fn score(&self, _: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+        async fn score(
+            &self,
+            _: &Call,
+            _: &Query,
+            passages: &[Arc<Passage>],
+        ) -> Result<Vec<RerankOutcome>> {
             Ok(passages
                 .iter()
                 .map(|passage| {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::GateReport;
 use crate::language_model::Usage;
+use crate::score::Scale;
+use crate::stage::ModelIdentity;
 
 /// What ran for one query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,8 @@ pub struct SecondStageReport {
     pub failures: Vec<RerankFailure>,
     /// The blend, if there is one.
     pub blend: Option<String>,
+    /// The weight of the rerank score, if the default rule chose it.
+    pub default_weight: Option<f32>,
     /// How scores became probabilities.
     pub calibration: String,
     /// What the threshold withheld, if there is one.
@@ -61,6 +65,11 @@ pub enum Skipped {
     Clear,
     /// The blend gives the reranker no weight: on the queries it was fitted on, reranking hurt.
     NoWeight,
+    /// By the default rule, since the query has many tokens.
+    LongQuery {
+        /// The query's tokens, as the reranker counts them.
+        tokens: usize,
+    },
     /// Every reranker failed.
     Failed,
 }
@@ -79,6 +88,12 @@ pub struct RerankFailure {
 }
 
 impl SecondStageReport {
+    /// The reranker whose scores decided: the last one that scored anything, which after a failover is
+    /// the one that stood in. `None` where no passage has a score.
+    pub fn answered_by(&self) -> Option<&RerankReport> {
+        self.rerankers.iter().rev().find(|ran| ran.pairs > 0)
+    }
+
     /// What was asked of models that are paid by use, of those that failed too.
     pub fn usage(&self) -> Usage {
         let ran = self.rerankers.iter().map(|ran| ran.usage);
@@ -97,6 +112,10 @@ pub struct RerankReport {
     pub fingerprint: String,
     /// What computed it.
     pub engine: String,
+    /// The scale of its scores.
+    pub scale: Scale,
+    /// The name of its signals: `rerank`, or `rerank-1` for the first of a cascade.
+    pub stage: String,
     /// Pairs it scored.
     pub pairs: usize,
     /// Those of them whose score was known already.
@@ -113,8 +132,23 @@ pub struct RerankReport {
     pub failed: Vec<Failed>,
     /// What was asked of models that are paid by use.
     pub usage: Usage,
+    /// Whether it is another model than the one that the setup was made with.
+    #[serde(default)]
+    pub is_changed: bool,
     /// How long it took.
     pub milliseconds: f64,
+}
+
+impl RerankReport {
+    /// Which model it was.
+    pub fn identity(&self) -> ModelIdentity {
+        let Self { model, fingerprint, engine, .. } = self;
+        ModelIdentity {
+            name: model.clone(),
+            fingerprint: fingerprint.clone(),
+            engine: engine.clone(),
+        }
+    }
 }
 
 /// A passage that did not fit into the reranker's window.

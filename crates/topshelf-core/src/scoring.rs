@@ -8,11 +8,13 @@
 //!   seen so far ([`Pace`]). The first is to take a quarter of the time that is left, each later one
 //!   half, so that they shrink towards the deadline and a wrong prediction costs little. When even
 //!   one passage does not fit, scoring ends. A micro-batch that is still under way at the deadline is
-//!   withdrawn, so that the deadline holds even where the reranker does not answer at all. The query
-//!   tells the reranker of it ([`Query::due`]), for those that have others waiting too.
+//!   withdrawn, so that the deadline holds even where the reranker does not answer at all. The deadline
+//!   is that of the call ([`Call::due`]), which the reranker sees too.
 //! * **Early stop.** See [`crate::early_stop`].
 //!
 //! A reranker of which a part takes as long as the whole ([`Grain::Call`]) is asked once, for all.
+//!
+//! A score that is not finite is the reranker's failure: none of its scores is used then.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
+use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::passage::{Passage, Query};
 use crate::stage::{Grain, RerankOutcome, Reranker};
@@ -94,76 +97,98 @@ impl Pace {
     }
 }
 
-/// Scores `passages` from the first on. `enough` is asked after each micro-batch with the outcomes
-/// so far, if it is there, and ends the scoring by answering true.
-pub(crate) async fn score(
-    reranker: &dyn Reranker,
-    query: &Query,
-    passages: &[Arc<Passage>],
-    until: Option<Instant>,
-    pace: &Pace,
-    enough: Option<&Enough<'_>>,
-) -> Result<Scored> {
-    let mut outcomes: Vec<RerankOutcome> = Vec::with_capacity(passages.len());
-    let of_deadline = until.map(|until| query.clone().due_at(until));
-    let query = of_deadline.as_ref().unwrap_or(query);
-    let in_parts = reranker.grain() == Grain::Pair;
-    let enough = enough.filter(|_| in_parts);
-    let cost = |passage: &Passage| query.text().len() + passage.text.len().min(LONGEST);
-    let cut = loop {
-        let rest = &passages[outcomes.len()..];
-        if rest.is_empty() {
-            break None;
-        }
-        if !outcomes.is_empty() && enough.is_some_and(|enough| enough(&outcomes)) {
-            break Some(Cut::Early);
-        }
-        let most = if enough.is_some() { BATCH.min(rest.len()) } else { rest.len() };
-        let mut count = most;
-        if let Some(until) = until {
-            let left = until.saturating_duration_since(Instant::now());
-            let share = if outcomes.is_empty() { 0.25 } else { 0.5 };
-            let known = pace.nanoseconds_per_byte();
-            count = match known.filter(|_| in_parts) {
-                Some(pace) => {
-                    let left = left.as_nanos() as f64;
-                    fitting(rest.iter().map(|p| pace * cost(p) as f64), left, share).min(most)
-                }
-                None if left.is_zero() => 0,
-                None if !in_parts => most,
-                None => UNKNOWN.min(most),
-            };
-            if count == 0 {
-                break Some(Cut::Deadline);
+/// A reranker with what is known of its speed. Clones share that.
+#[derive(Clone)]
+pub(crate) struct TimedReranker {
+    pub(crate) reranker: Arc<dyn Reranker>,
+    pace: Arc<Pace>,
+}
+
+impl TimedReranker {
+    pub(crate) fn new(reranker: Arc<dyn Reranker>) -> Self {
+        Self { reranker, pace: Arc::default() }
+    }
+
+    /// Scores `passages` from the first on, until the call is due. `enough` is asked after each
+    /// micro-batch with the outcomes so far, if it is there, and ends the scoring by answering true.
+    pub(crate) async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+        enough: Option<&Enough<'_>>,
+    ) -> Result<Scored> {
+        let (reranker, pace) = (self.reranker.as_ref(), self.pace.as_ref());
+        let mut outcomes: Vec<RerankOutcome> = Vec::with_capacity(passages.len());
+        let in_parts = reranker.grain() == Grain::Pair;
+        let enough = enough.filter(|_| in_parts);
+        let cost = |passage: &Passage| query.text().len() + passage.text.len().min(LONGEST);
+        let cut = loop {
+            let rest = &passages[outcomes.len()..];
+            if rest.is_empty() {
+                break None;
             }
-        }
-        let batch = &rest[..count];
-        let start = Instant::now();
-        let scoring = reranker.score(query, batch);
-        let scored = match until {
-            Some(until) => match before(until, scoring).await {
-                Some(scored) => scored?,
-                None => break Some(Cut::Deadline),
-            },
-            None => scoring.await?,
+            if !outcomes.is_empty() && enough.is_some_and(|enough| enough(&outcomes)) {
+                break Some(Cut::Early);
+            }
+            let most = if enough.is_some() { BATCH.min(rest.len()) } else { rest.len() };
+            let mut count = most;
+            if let Some(left) = call.time_left() {
+                let share = if outcomes.is_empty() { 0.25 } else { 0.5 };
+                let known = pace.nanoseconds_per_byte();
+                count = match known.filter(|_| in_parts) {
+                    Some(pace) => {
+                        let left = left.as_nanos() as f64;
+                        fitting(rest.iter().map(|p| pace * cost(p) as f64), left, share).min(most)
+                    }
+                    None if left.is_zero() => 0,
+                    None if !in_parts => most,
+                    None => UNKNOWN.min(most),
+                };
+                if count == 0 {
+                    break Some(Cut::Deadline);
+                }
+            }
+            let batch = &rest[..count];
+            let start = Instant::now();
+            let scoring = reranker.score(call, query, batch);
+            let Some(scored) = before(call.due(), scoring).await else {
+                break Some(Cut::Deadline);
+            };
+            let scored = checked(reranker, batch, scored?)?;
+            let took = start.elapsed();
+            // What was known took no time, and says nothing of what is not.
+            let computed = scored
+                .iter()
+                .zip(batch)
+                .filter(|(outcome, _)| outcome.as_ref().is_ok_and(|scored| !scored.cached));
+            let bytes: usize = computed.map(|(_, passage)| cost(passage)).sum();
+            if bytes > 0 {
+                pace.learn(bytes, took);
+            }
+            outcomes.extend(scored);
         };
-        let took = start.elapsed();
-        if scored.len() != batch.len() {
-            let stage = reranker.identity().name.clone();
-            return Err(Error::ScoreCount { stage, expected: batch.len(), got: scored.len() });
+        Ok(Scored { outcomes, cut })
+    }
+}
+
+/// The outcomes if there is one for each passage and every score is finite.
+fn checked(
+    reranker: &dyn Reranker,
+    passages: &[Arc<Passage>],
+    outcomes: Vec<RerankOutcome>,
+) -> Result<Vec<RerankOutcome>> {
+    let stage = || reranker.identity().name.clone();
+    if outcomes.len() != passages.len() {
+        let (expected, got) = (passages.len(), outcomes.len());
+        return Err(Error::ScoreCount { stage: stage(), expected, got });
+    }
+    for (outcome, passage) in outcomes.iter().zip(passages) {
+        if let Some(score) = outcome.as_ref().ok().map(|own| own.score).filter(|s| !s.is_finite()) {
+            return Err(Error::NotFinite { stage: stage(), passage: passage.id.clone(), score });
         }
-        // What was known took no time, and says nothing of what is not.
-        let computed = scored
-            .iter()
-            .zip(batch)
-            .filter(|(outcome, _)| outcome.as_ref().is_ok_and(|scored| !scored.cached));
-        let bytes: usize = computed.map(|(_, passage)| cost(passage)).sum();
-        if bytes > 0 {
-            pace.learn(bytes, took);
-        }
-        outcomes.extend(scored);
-    };
-    Ok(Scored { outcomes, cut })
+    }
+    Ok(outcomes)
 }
 
 /// How many of the costs fit into a share of what is left; the first needs only to fit at all.
@@ -178,8 +203,12 @@ fn fitting(costs: impl Iterator<Item = f64>, left: f64, share: f64) -> usize {
         .count()
 }
 
-/// The future's value, or `None` once the moment is there; the future is dropped then.
-async fn before<T>(moment: Instant, future: impl Future<Output = T>) -> Option<T> {
+/// The future's value, or `None` once the moment is there, if there is one; the future is dropped then.
+pub(crate) async fn before<T>(
+    moment: Option<Instant>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let Some(moment) = moment else { return Some(future.await) };
     let mut future = pin!(future);
     let mut delay = Delay::new(moment.saturating_duration_since(Instant::now()));
     std::future::poll_fn(|context| {
@@ -209,10 +238,11 @@ mod tests {
     fn a_future_that_never_ends_is_left_at_the_moment() {
         let start = Instant::now();
         let moment = start + Duration::from_millis(30);
-        let value = pollster::block_on(before(moment, std::future::pending::<()>()));
+        let value = pollster::block_on(before(Some(moment), std::future::pending::<()>()));
         assert_eq!(value, None);
         assert!(start.elapsed() >= Duration::from_millis(30));
-        assert_eq!(pollster::block_on(before(start, std::future::ready(7))), Some(7));
+        assert_eq!(pollster::block_on(before(Some(start), std::future::ready(7))), Some(7));
+        assert_eq!(pollster::block_on(before(None, std::future::ready(7))), Some(7));
     }
 
     #[test]

@@ -11,31 +11,32 @@
 //! are read in that order, so this is also the place they had.
 //!
 //! **Failover.** A step may have rerankers that stand in for one another, asked in turn until one
-//! answers ([`SecondStage::or_of`]). If none does, [`OnFailure`] says whether that is an error or the
-//! order stays as it was; either way the report has each one's reason.
+//! answers ([`SecondStage::or`]). A reranker fails with an error, with a number of scores that does not
+//! fit, with a score that is not finite, or by being late. If none answers, [`OnFailure`] says whether
+//! that is an error or the order stays as it was; either way the report has each one's reason. The report
+//! names the reranker that answered, with its scale ([`SecondStageReport::answered_by`]).
+
+mod step;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tracing::Instrument as _;
-use tracing::field::Empty;
+use serde::{Deserialize, Serialize};
 
-use crate::blend::Blend;
+use self::step::{Outcome, Step, Task};
+use crate::blend::{Blend, BlendPolicy, BlendScore};
 use crate::calibrate::Calibration;
+use crate::call::Call;
 use crate::early_stop::EarlyStop;
-use crate::error::{Blame, Error, Result};
+use crate::error::{Error, Result};
 use crate::gate::Gate;
-use crate::journal::Journal;
-use crate::language_model::Usage;
-use crate::passage::{Passage, Query};
+use crate::passage::Query;
 use crate::ranking::Ranking;
-use crate::report::{
-    DeadlineReport, Failed, RerankFailure, RerankReport, SecondStageReport, Skipped,
-    ThresholdReport, Truncated,
-};
+use crate::report::{DeadlineReport, RerankReport, SecondStageReport, Skipped, ThresholdReport};
+use crate::robust::Robust;
 use crate::score::Scale;
-use crate::scoring::{self, Cut, Pace, Scored};
-use crate::stage::{PassageFailure, RerankOutcome, Reranker};
+use crate::scoring::TimedReranker;
+use crate::stage::Reranker;
 
 /// The name of the last reranker in signals. Those before it in a cascade are `rerank-1`,
 /// `rerank-2` and so on.
@@ -48,7 +49,7 @@ pub const RERANK_STAGE: &str = "rerank";
 /// # -> topshelf_core::Result<()> {
 /// use std::time::Duration;
 /// use topshelf_core::{Policy, SecondStage};
-/// let stage = SecondStage::new(cheap).then(dear, 30)?;
+/// let stage = SecondStage::new(cheap).then(dear, 30, None)?;
 /// let stage = stage.with_policy(Policy {
 ///     deadline: Some(Duration::from_millis(150)),
 ///     ..Policy::default()
@@ -58,43 +59,15 @@ pub const RERANK_STAGE: &str = "rerank";
 /// ```
 #[derive(Clone)]
 pub struct SecondStage {
-    cascade: Vec<Step>,
+    first: Step,
+    /// What follows the first step, cheapest first.
+    then: Vec<Step>,
     policy: Policy,
 }
 
-/// One reranker of a cascade.
-#[derive(Clone)]
-struct Step {
-    /// The one that is asked, and those that stand in for it.
-    rerankers: Vec<Asked>,
-    /// How many of the best go in.
-    keep: usize,
-    early_stop: Option<EarlyStop>,
-}
-
-/// A reranker with what is known of its speed.
-#[derive(Clone)]
-struct Asked {
-    reranker: Arc<dyn Reranker>,
-    pace: Arc<Pace>,
-}
-
-impl Asked {
-    fn new(reranker: Arc<dyn Reranker>) -> Self {
-        Self { reranker, pace: Arc::default() }
-    }
-}
-
-/// What a step made of a ranking.
-enum Outcome {
-    /// One of its rerankers answered; its scores are on this scale.
-    Reranked(Ranking, Box<RerankReport>, Scale),
-    /// None did.
-    Kept(Ranking),
-}
-
 /// What happens where no reranker of a step answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// It is an error.
     #[default]
@@ -109,7 +82,7 @@ pub struct Policy {
     /// Skips reranking where the first stage is clear.
     pub gate: Option<Gate>,
     /// Keeps part of the first stage's score.
-    pub blend: Option<Blend>,
+    pub blend: Option<BlendPolicy>,
     /// How a score becomes a probability.
     pub calibration: Calibration,
     /// Results below this probability are withheld, even if none is left.
@@ -123,33 +96,19 @@ pub struct Policy {
 impl SecondStage {
     /// One reranker over all candidates.
     pub fn new(reranker: impl Reranker + 'static) -> Self {
-        Self::of(Arc::new(reranker))
+        let first = Step::new(Arc::new(reranker));
+        Self { first, then: Vec::new(), policy: Policy::default() }
     }
 
-    /// [`Self::new`] of a reranker whose kind is known at run time only.
-    pub fn of(reranker: Arc<dyn Reranker>) -> Self {
-        let rerankers = vec![Asked::new(reranker)];
-        let step = Step { rerankers, keep: usize::MAX, early_stop: None };
-        Self { cascade: vec![step], policy: Policy::default() }
-    }
-
-    /// Adds a dearer reranker, which reads the best `keep` of what the one before ordered.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfRange`] for a `keep` of 0.
-    pub fn then(self, reranker: impl Reranker + 'static, keep: usize) -> Result<Self> {
-        self.then_of(Arc::new(reranker), keep, None)
-    }
-
-    /// [`Self::then`] of a reranker whose kind is known at run time only, with an early stop.
+    /// Adds a more expensive reranker, which reads the best `keep` of what the one before ordered; with
+    /// an early stop it ends once what is left cannot enter the top.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfRange`] for a `keep` of 0 and for numbers of the early stop that mean nothing.
-    pub fn then_of(
+    pub fn then(
         mut self,
-        reranker: Arc<dyn Reranker>,
+        reranker: impl Reranker + 'static,
         keep: usize,
         early_stop: Option<EarlyStop>,
     ) -> Result<Self> {
@@ -158,16 +117,23 @@ impl SecondStage {
             return Err(Error::OutOfRange { what, value: "0".to_owned(), range });
         }
         early_stop.map_or(Ok(()), EarlyStop::check)?;
-        self.cascade.push(Step { rerankers: vec![Asked::new(reranker)], keep, early_stop });
+        self.then.push(Step { keep, early_stop, ..Step::new(Arc::new(reranker)) });
         Ok(self)
     }
 
     /// Adds a reranker that stands in for those of the last step, if they fail.
     #[must_use]
-    pub fn or_of(mut self, reranker: Arc<dyn Reranker>) -> Self {
-        if let Some(step) = self.cascade.last_mut() {
-            step.rerankers.push(Asked::new(reranker));
-        }
+    pub fn or(mut self, reranker: impl Reranker + 'static) -> Self {
+        let last = self.then.last_mut().unwrap_or(&mut self.first);
+        last.stand_ins.push(TimedReranker::new(Arc::new(reranker)));
+        self
+    }
+
+    /// Says which fingerprint the last reranker added had when the setup was made; the report says if it has
+    /// another one now.
+    #[must_use]
+    pub fn expecting(mut self, fingerprint: Option<String>) -> Self {
+        self.then.last_mut().unwrap_or(&mut self.first).expected = fingerprint;
         self
     }
 
@@ -190,12 +156,29 @@ impl SecondStage {
 
     /// The rerankers, in their order, without those that stand in for one.
     pub fn rerankers(&self) -> impl Iterator<Item = &dyn Reranker> {
-        let firsts = self.cascade.iter().filter_map(|step| step.rerankers.first());
-        firsts.map(|asked| asked.reranker.as_ref())
+        self.steps().map(|step| step.first.reranker.as_ref())
     }
 
-    /// Reorders the candidates of a query that was asked at `asked` and of which the best `top` are
-    /// wanted. All candidates come back, save those that the threshold withholds.
+    /// The reranker of the last step.
+    pub fn last(&self) -> &dyn Reranker {
+        self.then.last().unwrap_or(&self.first).first.reranker.as_ref()
+    }
+
+    /// The reranker that a report is of, which may be one that stood in for another.
+    pub fn reranker_of(&self, report: &RerankReport) -> Option<&dyn Reranker> {
+        let is_it = |reranker: &&dyn Reranker| {
+            let identity = reranker.identity();
+            (&identity.name, &identity.fingerprint) == (&report.model, &report.fingerprint)
+        };
+        self.steps().flat_map(Step::rerankers).find(is_it)
+    }
+
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        std::iter::once(&self.first).chain(&self.then)
+    }
+
+    /// Reorders the candidates of a query of which the best `top` are wanted. All candidates come back,
+    /// save those that the threshold withholds. The policy's deadline counts from when the call began.
     ///
     /// # Errors
     ///
@@ -204,10 +187,10 @@ impl SecondStage {
     /// they are on a scale that has none.
     pub async fn run(
         &self,
+        call: &Call,
         query: &Query,
         candidates: &Ranking,
         top: usize,
-        asked: Instant,
     ) -> Result<(Ranking, SecondStageReport)> {
         let policy = &self.policy;
         let mut report = SecondStageReport {
@@ -215,49 +198,53 @@ impl SecondStage {
             skipped: None,
             rerankers: Vec::new(),
             failures: Vec::new(),
-            blend: policy.blend.as_ref().map(Blend::describe),
+            blend: None,
+            default_weight: None,
             calibration: policy.calibration.describe(),
             threshold: None,
             deadline: None,
         };
         if report.gate.as_ref().is_some_and(|gate| gate.clear) {
             report.skipped = Some(Skipped::Clear);
-        } else if policy.blend.is_some_and(|blend| blend.weight == 0.0)
-            && policy.min_relevance.is_none()
-        {
-            report.skipped = Some(Skipped::NoWeight);
+            return Ok((candidates.clone(), report));
         }
+        let blend = self.blend(query, candidates, &mut report);
+        report.blend = blend.as_ref().map(Blend::describe);
         if report.skipped.is_some() {
             return Ok((candidates.clone(), report));
         }
 
-        let until = policy.deadline.map(|deadline| asked + deadline);
+        let asked = policy.due(call);
+        let account = asked.part();
         // That of the last step's scores, if it gave any.
         let mut scale = None;
         let mut ranking = candidates.clone();
-        for (place, step) in self.cascade.iter().enumerate() {
+        for (place, step) in self.steps().enumerate() {
             let stage = self.stage_name(place);
-            let failures = &mut report.failures;
-            match step.run(&stage, query, ranking, (top, until), policy, failures).await? {
-                Outcome::Reranked(rescored, ran, of_scores) => {
-                    (ranking, scale) = (rescored, Some(of_scores));
+            let task = Task { call: &account, query, stage: &stage, top, is_last: true };
+            match step.run(task, ranking, &mut report.failures).await? {
+                Outcome::Reranked(rescored, ran) => {
+                    (ranking, scale) = (rescored, Some(ran.scale));
                     report.rerankers.push(*ran);
                 }
-                Outcome::Kept(same) => (ranking, scale) = (same, None),
+                Outcome::Kept(_, error) if policy.on_failure == OnFailure::Fail => {
+                    return Err(error.after_spending(account.spent()));
+                }
+                Outcome::Kept(same, _) => (ranking, scale) = (same, None),
             }
         }
         if report.rerankers.is_empty() {
             report.skipped = Some(Skipped::Failed);
         }
-        if let Some(deadline) = policy.deadline {
+        if let Some(due) = asked.due() {
             let unscored = report.rerankers.iter().map(|ran| ran.unscored).sum();
-            let allowed = deadline.as_secs_f64() * 1e3;
+            let allowed = due.saturating_duration_since(call.began()).as_secs_f64() * 1e3;
             report.deadline = Some(DeadlineReport { allowed, unscored });
         }
         if let Some(scale) = scale {
             self.estimate_relevance(&mut ranking, scale)?;
         }
-        if let (Some(blend), Some(_)) = (&policy.blend, scale) {
+        if let (Some(blend), Some(_)) = (&blend, scale) {
             ranking = blend.apply(candidates, ranking, RERANK_STAGE, &policy.calibration)?;
         }
         if let Some(min_relevance) = policy.min_relevance {
@@ -278,9 +265,38 @@ impl SecondStage {
         Ok((ranking, report))
     }
 
+    /// The blend for this query, and in the report what the default rule has to do with it. Without weight the
+    /// rerankers are not asked, unless a threshold needs their scores.
+    fn blend(
+        &self,
+        query: &Query,
+        candidates: &Ranking,
+        report: &mut SecondStageReport,
+    ) -> Option<Blend> {
+        let (blend, why) = match self.policy.blend? {
+            BlendPolicy::Fixed(blend) => (blend, Skipped::NoWeight),
+            BlendPolicy::Robust => match Robust::of(query, candidates, self.last()) {
+                Robust::Alone => return None,
+                Robust::Blend(blend) => {
+                    report.default_weight = Some(blend.weight);
+                    return Some(blend);
+                }
+                Robust::LongQuery(tokens) => {
+                    report.default_weight = Some(0.0);
+                    let none = Blend { weight: 0.0, rerank: BlendScore::MinMax };
+                    (none, Skipped::LongQuery { tokens })
+                }
+            },
+        };
+        if blend.weight == 0.0 && self.policy.min_relevance.is_none() {
+            report.skipped = Some(why);
+        }
+        Some(blend)
+    }
+
     /// The name of the reranker at this place in signals.
     fn stage_name(&self, place: usize) -> String {
-        if place + 1 == self.cascade.len() {
+        if place == self.then.len() {
             RERANK_STAGE.to_owned()
         } else {
             format!("{RERANK_STAGE}-{}", place + 1)
@@ -304,7 +320,14 @@ impl SecondStage {
 }
 
 impl Policy {
-    fn check(&self) -> Result<()> {
+    /// The call with the deadline of this policy, which counts from when the call began.
+    fn due(&self, call: &Call) -> Call {
+        // A deadline beyond what a clock can count to is no limit.
+        let due = self.deadline.and_then(|deadline| call.began().checked_add(deadline));
+        due.map_or_else(|| call.clone(), |due| call.due_at(due))
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
         if let Some(blend) = &self.blend {
             blend.check()?;
         }
@@ -324,163 +347,6 @@ impl Policy {
             return Err(Error::OutOfRange { what, value: "NaN".to_owned(), range });
         }
         Ok(())
-    }
-}
-
-impl Step {
-    /// Lets its rerankers score the best `keep` of the ranking, in turn until one answers, and orders
-    /// it anew. `top` of it are wanted at that moment.
-    async fn run(
-        &self,
-        stage: &str,
-        query: &Query,
-        ranking: Ranking,
-        (top, until): (usize, Option<Instant>),
-        policy: &Policy,
-        failures: &mut Vec<RerankFailure>,
-    ) -> Result<Outcome> {
-        let mut error = None;
-        for (place, asked) in self.rerankers.iter().enumerate() {
-            let start = Instant::now();
-            let last = place + 1 == self.rerankers.len();
-            // One that hangs leaves half of the time to those that stand in for it.
-            let half = |until: Instant| start + until.saturating_duration_since(start) / 2;
-            let until = until.map(|until| if last { until } else { half(until) });
-            let journal = Journal::nested();
-            let span = tracing::debug_span!(
-                "rerank",
-                stage,
-                model = asked.reranker.identity().name,
-                candidates = self.keep.min(ranking.len()),
-                pairs = Empty,
-                cached = Empty,
-                unscored = Empty,
-                failed = Empty,
-            );
-            let asking = self.ask(asked, query, &ranking, (top, until));
-            let scored = journal.within(asking.instrument(span.clone())).await;
-            let mut fail = |reason: String, usage: Usage| {
-                span.record("failed", true); // its words may repeat a text
-                let model = asked.reranker.identity().name.clone();
-                let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-                failures.push(RerankFailure { model, reason, usage, milliseconds });
-            };
-            match scored {
-                Ok(scored) => {
-                    let too_late = scored.too_late(last, journal.last_words());
-                    if let Some(reason) = too_late.clone().filter(|_| scored.is_nothing_in_time()) {
-                        fail(reason.clone(), journal.spent());
-                        error = Some(Error::stage(RERANK_STAGE, Blame::Failure, reason));
-                        continue;
-                    }
-                    if let Some(reason) = too_late {
-                        // What was spent stands with what it answered.
-                        fail(reason, Usage::default());
-                    }
-                    let scale = asked.reranker.scale();
-                    let (ranking, mut report) = self.order(asked, stage, ranking, scored, start)?;
-                    report.usage = report.usage.at_least(journal.spent());
-                    span.record("pairs", report.pairs);
-                    span.record("cached", report.cached);
-                    span.record("unscored", report.unscored);
-                    return Ok(Outcome::Reranked(ranking, Box::new(report), scale));
-                }
-                Err(failed) if failed.is_of_reranker() => {
-                    fail(failed.to_string(), journal.spent());
-                    error = Some(failed);
-                }
-                Err(other) => return Err(other),
-            }
-        }
-        match (error, policy.on_failure) {
-            (Some(error), OnFailure::Fail) => {
-                let mut spent = Usage::default();
-                for failure in failures.iter() {
-                    spent += failure.usage;
-                }
-                Err(error.after_spending(spent))
-            }
-            _ => Ok(Outcome::Kept(ranking)),
-        }
-    }
-
-    /// The passages that are scored.
-    fn passages(&self, ranking: &Ranking) -> Vec<Arc<Passage>> {
-        let hits = &ranking.hits()[..self.keep.min(ranking.len())];
-        hits.iter().map(|hit| Arc::clone(&hit.passage)).collect()
-    }
-
-    /// What one reranker says of the passages.
-    async fn ask(
-        &self,
-        asked: &Asked,
-        query: &Query,
-        ranking: &Ranking,
-        (top, until): (usize, Option<Instant>),
-    ) -> Result<Scored> {
-        let hits = &ranking.hits()[..self.keep.min(ranking.len())];
-        let before: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
-        let enough = self.early_stop.map(|stop| {
-            let before = &before;
-            move |outcomes: &[RerankOutcome]| stop.is_reached(outcomes, before, top)
-        });
-        let enough = enough.as_ref().map(|enough| enough as &scoring::Enough<'_>);
-        let passages = self.passages(ranking);
-        scoring::score(asked.reranker.as_ref(), query, &passages, until, &asked.pace, enough).await
-    }
-
-    /// The ranking in the order of the scores, and what there is to tell.
-    fn order(
-        &self,
-        asked: &Asked,
-        stage: &str,
-        mut ranking: Ranking,
-        scored: Scored,
-        start: Instant,
-    ) -> Result<(Ranking, RerankReport)> {
-        let passages = self.passages(&ranking);
-        let identity = asked.reranker.identity();
-        let missing = passages.len() - scored.outcomes.len();
-        let mut report = RerankReport {
-            model: identity.name.clone(),
-            fingerprint: identity.fingerprint.clone(),
-            engine: identity.engine.clone(),
-            pairs: 0,
-            cached: 0,
-            unscored: if scored.cut == Some(Cut::Deadline) { missing } else { 0 },
-            spared: if scored.cut == Some(Cut::Early) { missing } else { 0 },
-            query_truncated_tokens: 0,
-            truncated: Vec::new(),
-            failed: Vec::new(),
-            usage: Usage::default(),
-            milliseconds: 0.0,
-        };
-        let mut scores = vec![None; ranking.len()];
-        let mut spans = vec![None; passages.len()];
-        for (place, (outcome, passage)) in scored.outcomes.into_iter().zip(&passages).enumerate() {
-            match outcome {
-                Ok(scored) => {
-                    report.pairs += 1;
-                    report.cached += usize::from(scored.cached);
-                    report.usage += scored.usage;
-                    report.query_truncated_tokens =
-                        report.query_truncated_tokens.max(scored.query_truncated_tokens);
-                    if scored.truncated_tokens > 0 {
-                        let tokens = scored.truncated_tokens;
-                        report.truncated.push(Truncated { passage: passage.id.clone(), tokens });
-                    }
-                    scores[place] = Some(scored.score);
-                    spans[place] = scored.span;
-                }
-                Err(PassageFailure { reason }) => {
-                    report.failed.push(Failed { passage: passage.id.clone(), reason });
-                }
-            }
-        }
-        ranking.set_spans(&spans);
-        let ranking = ranking.rescored(stage, asked.reranker.scale(), &scores)?;
-        report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
-        Ok((ranking, report))
     }
 }
 

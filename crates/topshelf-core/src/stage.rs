@@ -3,6 +3,9 @@
 //! They are async, because half of their implementations are network calls and all of them must
 //! honour a caller who goes away: dropping a future withdraws its work. The traits need no
 //! particular runtime; `pollster::block_on` runs them in a script.
+//!
+//! Every method that works takes the [`Call`] that it works for: until when the answer is wanted, whether
+//! anybody still waits, and the account on which it spends. An `Arc` of a stage is a stage.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,9 +13,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::call::Call;
 use crate::context::estimate_tokens;
 use crate::error::Result;
-use crate::language_model::Usage;
 use crate::passage::{Passage, Query};
 use crate::ranking::Ranking;
 use crate::score::Scale;
@@ -44,7 +47,7 @@ pub trait Retriever: Send + Sync {
     ///
     /// [`crate::Error::NothingToLookUp`] if the query leaves this retriever nothing to search
     /// for, [`crate::Error::Stage`] for what fails inside it.
-    async fn retrieve(&self, query: &Query, depth: usize) -> Result<Ranking>;
+    async fn retrieve(&self, call: &Call, query: &Query, depth: usize) -> Result<Ranking>;
 }
 
 /// A score from a reranker.
@@ -61,22 +64,12 @@ pub struct RerankScore {
     /// The bytes of the passage's text, from and to, on which the score rests, where that is not all
     /// of it.
     pub span: Option<(usize, usize)>,
-    /// What was asked for it of models that are paid by use. What a call for several passages took
-    /// stands with one of them.
-    pub usage: Usage,
 }
 
 impl RerankScore {
     /// A score of a passage that was read whole.
     pub fn new(score: f32) -> Self {
-        Self {
-            score,
-            truncated_tokens: 0,
-            query_truncated_tokens: 0,
-            cached: false,
-            span: None,
-            usage: Usage::default(),
-        }
+        Self { score, truncated_tokens: 0, query_truncated_tokens: 0, cached: false, span: None }
     }
 }
 
@@ -129,12 +122,18 @@ pub trait Reranker: Send + Sync {
         estimate_tokens(text)
     }
 
-    /// One outcome for each passage, in the order of the passages.
+    /// One outcome for each passage, in the order of the passages. What is paid by use is spent on the
+    /// call; scores that were known spend nothing.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Stage`] if nothing could be scored; a single bad passage fails alone.
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>>;
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>>;
 
     /// Which part of the passage answered which part of the query, where the score is made of such;
     /// empty where it is not. It costs about as much as scoring the passage.
@@ -142,8 +141,13 @@ pub trait Reranker: Send + Sync {
     /// # Errors
     ///
     /// [`crate::Error::Stage`] if the passage cannot be read.
-    async fn explain(&self, query: &Query, passage: &Arc<Passage>) -> Result<Vec<TokenMatch>> {
-        let _ = (query, passage);
+    async fn explain(
+        &self,
+        call: &Call,
+        query: &Query,
+        passage: &Arc<Passage>,
+    ) -> Result<Vec<TokenMatch>> {
+        let _ = (call, query, passage);
         Ok(Vec::new())
     }
 }
@@ -193,7 +197,7 @@ pub trait Embedder: Send + Sync {
     ///
     /// [`crate::Error::NothingToLookUp`] for a query of which the model knows no token,
     /// [`crate::Error::Stage`] for what fails inside the model.
-    async fn embed(&self, kind: EmbedKind, texts: &[&str]) -> Result<Vec<Vec<f32>>>;
+    async fn embed(&self, call: &Call, kind: EmbedKind, texts: &[&str]) -> Result<Vec<Vec<f32>>>;
 }
 
 /// The vectors of one text's tokens.
@@ -228,5 +232,105 @@ pub trait TokenEmbedder: Send + Sync {
     /// # Errors
     ///
     /// [`crate::Error::Stage`] for what fails inside the model.
-    async fn embed_tokens(&self, kind: EmbedKind, texts: &[&str]) -> Result<Vec<TokenVectors>>;
+    async fn embed_tokens(
+        &self,
+        call: &Call,
+        kind: EmbedKind,
+        texts: &[&str],
+    ) -> Result<Vec<TokenVectors>>;
+}
+
+#[async_trait]
+impl<R: Retriever + ?Sized> Retriever for Arc<R> {
+    fn name(&self) -> &str {
+        self.as_ref().name()
+    }
+
+    async fn retrieve(&self, call: &Call, query: &Query, depth: usize) -> Result<Ranking> {
+        self.as_ref().retrieve(call, query, depth).await
+    }
+}
+
+#[async_trait]
+impl<R: Reranker + ?Sized> Reranker for Arc<R> {
+    fn identity(&self) -> &ModelIdentity {
+        self.as_ref().identity()
+    }
+
+    fn scale(&self) -> Scale {
+        self.as_ref().scale()
+    }
+
+    fn grain(&self) -> Grain {
+        self.as_ref().grain()
+    }
+
+    fn max_tokens(&self) -> Option<usize> {
+        self.as_ref().max_tokens()
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        self.as_ref().count_tokens(text)
+    }
+
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
+        self.as_ref().score(call, query, passages).await
+    }
+
+    async fn explain(
+        &self,
+        call: &Call,
+        query: &Query,
+        passage: &Arc<Passage>,
+    ) -> Result<Vec<TokenMatch>> {
+        self.as_ref().explain(call, query, passage).await
+    }
+}
+
+#[async_trait]
+impl<E: Embedder + ?Sized> Embedder for Arc<E> {
+    fn identity(&self) -> &ModelIdentity {
+        self.as_ref().identity()
+    }
+
+    fn dimension(&self) -> usize {
+        self.as_ref().dimension()
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.as_ref().max_tokens()
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        self.as_ref().count_tokens(text)
+    }
+
+    async fn embed(&self, call: &Call, kind: EmbedKind, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        self.as_ref().embed(call, kind, texts).await
+    }
+}
+
+#[async_trait]
+impl<E: TokenEmbedder + ?Sized> TokenEmbedder for Arc<E> {
+    fn identity(&self) -> &ModelIdentity {
+        self.as_ref().identity()
+    }
+
+    fn dimension(&self) -> usize {
+        self.as_ref().dimension()
+    }
+
+    async fn embed_tokens(
+        &self,
+        call: &Call,
+        kind: EmbedKind,
+        texts: &[&str],
+    ) -> Result<Vec<TokenVectors>> {
+        self.as_ref().embed_tokens(call, kind, texts).await
+    }
 }

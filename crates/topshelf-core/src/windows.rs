@@ -27,8 +27,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::language_model::Usage;
 use crate::passage::{Metadata, Passage, Query};
 use crate::score::Scale;
 use crate::stage::{Grain, ModelIdentity, RerankOutcome, RerankScore, Reranker, TokenMatch};
@@ -313,17 +313,27 @@ impl Reranker for Windowed {
         self.inner.count_tokens(text)
     }
 
-    async fn explain(&self, query: &Query, passage: &Arc<Passage>) -> Result<Vec<TokenMatch>> {
-        self.inner.explain(query, passage).await
+    async fn explain(
+        &self,
+        call: &Call,
+        query: &Query,
+        passage: &Arc<Passage>,
+    ) -> Result<Vec<TokenMatch>> {
+        self.inner.explain(call, query, passage).await
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         let pieces = self.inner.max_tokens().and_then(|max| self.pieces(query, passages, max));
         let Some((pieces, unread)) = pieces else {
-            return self.inner.score(query, passages).await;
+            return self.inner.score(call, query, passages).await;
         };
         let texts: Vec<Arc<Passage>> = pieces.iter().map(|p| Arc::clone(&p.passage)).collect();
-        let outcomes = self.inner.score(query, &texts).await?;
+        let outcomes = self.inner.score(call, query, &texts).await?;
         if outcomes.len() != pieces.len() {
             let stage = self.identity().name.clone();
             let (expected, got) = (pieces.len(), outcomes.len());
@@ -366,10 +376,6 @@ impl Windowed {
             WindowPool::MeanOfBest(best) => best.min(scored.len()),
         };
         let sum: f64 = scored[..counted].iter().map(|(_, s)| f64::from(s.score)).sum();
-        let mut usage = Usage::default();
-        for (_, one) in &scored {
-            usage += one.usage;
-        }
         Ok(RerankScore {
             score: (sum / counted as f64) as f32,
             truncated_tokens: unread
@@ -377,7 +383,6 @@ impl Windowed {
             query_truncated_tokens: score.query_truncated_tokens,
             cached: scored.iter().all(|(_, s)| s.cached),
             span: best.span.as_ref().map(|span| (span.start, span.end)),
-            usage,
         })
     }
 }
@@ -420,7 +425,12 @@ mod tests {
             text.split_whitespace().count()
         }
 
-        async fn score(&self, q: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+        async fn score(
+            &self,
+            _: &Call,
+            q: &Query,
+            passages: &[Arc<Passage>],
+        ) -> Result<Vec<RerankOutcome>> {
             let score = |passage: &Arc<Passage>| {
                 let read: Vec<&str> = passage.text.split_whitespace().take(10).collect();
                 if read.contains(&"broken") {
@@ -442,7 +452,7 @@ mod tests {
             Arc::new(Passage::standalone("short", "", "a flea")),
         ];
         let query = Query::new("flea").unwrap();
-        let outcomes = pollster::block_on(windowed.score(&query, &passages)).unwrap();
+        let outcomes = pollster::block_on(windowed.score(&Call::new(), &query, &passages)).unwrap();
         let short = outcomes[1].as_ref().unwrap();
         assert_eq!((short.score, short.span, short.truncated_tokens), (1.0, None, 0));
         outcomes.into_iter().next().unwrap()

@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
-use topshelf_core::{EmbedKind, Embedder, ModelIdentity, Passage, TokenEmbedder, TokenVectors};
+use topshelf_core::{
+    Call, EmbedKind, Embedder, ModelIdentity, Passage, TokenEmbedder, TokenVectors,
+};
 
 pub use self::given::{GivenDocument, add_documents, remove_documents};
 use self::reader::{Item, Reader, looks_unchanged, options_digest};
@@ -451,7 +453,9 @@ fn embed(
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let vectors = pollster::block_on(embedder.embed(EmbedKind::Passage, texts)).map_err(fault)?;
+    let call = Call::new();
+    let vectors = embedder.embed(&call, EmbedKind::Passage, texts);
+    let vectors = pollster::block_on(vectors).map_err(fault)?;
     own.check(texts.len(), &vectors).map_err(fault)?;
     Ok(vectors)
 }
@@ -468,7 +472,8 @@ fn embed_tokens(
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let vectors = model.embed_tokens(EmbedKind::Passage, texts);
+    let call = Call::new();
+    let vectors = model.embed_tokens(&call, EmbedKind::Passage, texts);
     let vectors = pollster::block_on(vectors).map_err(fault)?;
     own.check(texts.len(), &vectors).map_err(fault)?;
     Ok(vectors)

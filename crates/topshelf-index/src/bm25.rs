@@ -19,10 +19,9 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, DocId, DocSet, SegmentReader, TERMINATED, Term, postings::Postings};
-use topshelf_core::{Error as CoreError, Query, Ranking, Retriever, Scale};
+use topshelf_core::{Bm25Options, Call, Error as CoreError, Query, Ranking, Retriever, Scale};
 
 use crate::analyse::Analyser;
 use crate::error::{IndexError, Result};
@@ -31,24 +30,6 @@ use crate::state::column;
 
 /// The name of this stage.
 pub const STAGE: &str = "bm25";
-
-/// The parameters of BM25.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Bm25Options {
-    /// How slowly repetitions of a term saturate; 0 counts a term once.
-    pub k1: f32,
-    /// How much long passages are held back: 0 not at all, 1 in full.
-    pub b: f32,
-    /// What a term in title or headings counts, where one in the text counts 1.
-    pub title_weight: f32,
-}
-
-impl Default for Bm25Options {
-    /// Anserini's.
-    fn default() -> Self {
-        Self { k1: 0.9, b: 0.4, title_weight: 1.0 }
-    }
-}
 
 /// BM25 over an index.
 pub struct Bm25Retriever {
@@ -178,7 +159,12 @@ impl Retriever for Bm25Retriever {
         STAGE
     }
 
-    async fn retrieve(&self, query: &Query, depth: usize) -> topshelf_core::Result<Ranking> {
+    async fn retrieve(
+        &self,
+        _: &Call,
+        query: &Query,
+        depth: usize,
+    ) -> topshelf_core::Result<Ranking> {
         let mut terms: BTreeMap<String, u32> = BTreeMap::new();
         for term in self.analyser.clone().terms(query.text()) {
             *terms.entry(term).or_default() += 1;

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use topshelf_core::{EmbedKind, Embedder, Query, Ranking, Retriever, Scale};
+use topshelf_core::{Call, EmbedKind, Embedder, Query, Ranking, Retriever, Scale};
 use topshelf_kernels::{quantise_i8_row, scan_f32, scan_i8, top_k};
 
 use crate::error::{IndexError, Result};
@@ -144,8 +144,13 @@ impl Retriever for DenseRetriever {
         STAGE
     }
 
-    async fn retrieve(&self, query: &Query, depth: usize) -> topshelf_core::Result<Ranking> {
-        let embedded = self.embedder.embed(EmbedKind::Query, &[query.text()]).await?;
+    async fn retrieve(
+        &self,
+        call: &Call,
+        query: &Query,
+        depth: usize,
+    ) -> topshelf_core::Result<Ranking> {
+        let embedded = self.embedder.embed(call, EmbedKind::Query, &[query.text()]).await?;
         if let Some(own) = &self.index.settings().embedder {
             own.check(1, &embedded)?;
         }

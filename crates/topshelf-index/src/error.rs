@@ -16,8 +16,7 @@ pub type Result<T, E = IndexError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum IndexError {
     /// There is no index in the folder.
-    #[error("there is no index in {}; make one with `topshelf index add PATH --index {}`",
-            dir.display(), dir.display())]
+    #[error("there is no index in {}", dir.display())]
     Missing {
         /// The folder.
         dir: PathBuf,
@@ -31,9 +30,8 @@ pub enum IndexError {
     },
 
     /// The index was written by another version of Topshelf.
-    #[error("the index in {} has format {found}, this program reads format {supported}; \
-             build it anew in another folder with `topshelf index add PATH --index NEW` \
-             (the old one is left as it is)", dir.display())]
+    #[error("the index in {} has format {found}, this program reads formats up to {supported}; \
+             build it again in another folder (the old one is left as it is)", dir.display())]
     Format {
         /// The folder.
         dir: PathBuf,
@@ -64,8 +62,8 @@ pub enum IndexError {
     /// The index was made with another bi-encoder.
     #[error(
         "the index was made with the bi-encoder \"{expected}\" and cannot be used with \
-             \"{given}\": vectors of different models do not compare; use --embed {expected} \
-             or build a new index"
+             \"{given}\": vectors of different models do not compare; use {expected} or build a new \
+             index"
     )]
     EmbedderMismatch {
         /// The model the index was made with.
@@ -77,14 +75,13 @@ pub enum IndexError {
     /// The index has no vectors.
     #[error(
         "the index has no vectors, so only bm25 can search it; \
-             build a new one without `--embed none` for dense and hybrid retrieval"
+             build a new one with a bi-encoder for dense and hybrid retrieval"
     )]
     NoVectors,
 
     /// The index has no token vectors.
     #[error(
-        "the index has no token vectors, so colbert cannot search it; \
-             build a new one with `--token-vectors`"
+        "the index has no token vectors, so colbert cannot search it; build a new one with them"
     )]
     NoTokenVectors,
 
@@ -104,7 +101,7 @@ pub enum IndexError {
     /// Token vectors whose length the kernels of the smaller tiers cannot take.
     #[error(
         "token vectors of {dimension} numbers can be kept as f16 only, since {dimension} is not a \
-             multiple of 4; use --token-vectors=f16"
+             multiple of 4"
     )]
     TokenDimension {
         /// Numbers of a vector.
@@ -133,7 +130,7 @@ pub enum IndexError {
     },
 
     /// Nothing in the index came from this path.
-    #[error("nothing in the index came from {}; `topshelf index stats --files` lists what is in it", path.display())]
+    #[error("nothing in the index came from {}", path.display())]
     NotIndexed {
         /// The path.
         path: PathBuf,

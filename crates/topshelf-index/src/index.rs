@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
@@ -15,10 +16,10 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{
     DocAddress, DocSet, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, TantivyError, Term,
 };
-use topshelf_core::{Embedder, Filter, Passage, Reranker, TokenEmbedder};
+use topshelf_core::{Bm25Options, Embedder, Filter, Passage, Reranker, TokenEmbedder};
 use topshelf_kernels::mapped::MappedFile;
 
-use crate::bm25::{Bm25Options, Bm25Retriever};
+use crate::bm25::Bm25Retriever;
 use crate::dense::DenseRetriever;
 use crate::error::{IndexError, Result};
 use crate::files::{FileEntry, FileTable};
@@ -39,6 +40,8 @@ pub struct Index {
 
 pub(crate) struct Inner {
     pub(crate) dir: PathBuf,
+    /// See [`Index::instance`].
+    instance: u64,
     pub(crate) state: State,
     pub(crate) searcher: Searcher,
     pub(crate) fields: Fields,
@@ -51,6 +54,9 @@ pub(crate) struct Inner {
     /// What recent filters let through.
     masks: Mutex<HashMap<String, Arc<Mask>>>,
 }
+
+/// Indexes that were opened by this process.
+static INSTANCES: AtomicU64 = AtomicU64::new(0);
 
 /// What is in an index.
 #[derive(Debug, Clone, Serialize)]
@@ -189,6 +195,7 @@ impl Index {
         };
         let inner = Inner {
             dir: dir.to_owned(),
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             state,
             searcher,
             fields,
@@ -200,6 +207,11 @@ impl Index {
             masks: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A number that no other index has which this process has opened; clones have the same one.
+    pub fn instance(&self) -> u64 {
+        self.inner.instance
     }
 
     /// The first stage by words.

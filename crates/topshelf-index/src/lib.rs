@@ -39,7 +39,7 @@ pub use add::{
     remove_documents,
 };
 pub use analyse::Language;
-pub use bm25::{Bm25Options, Bm25Retriever};
+pub use bm25::Bm25Retriever;
 pub use dense::DenseRetriever;
 pub use error::{IndexError, Result};
 pub use files::FileEntry;

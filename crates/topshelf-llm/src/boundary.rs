@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Ask, Blame, Error, Grain, LanguageModel, ModelIdentity, Passage, Query, RerankOutcome,
+    Ask, Blame, Call, Error, Grain, LanguageModel, ModelIdentity, Passage, Query, RerankOutcome,
     Reranker, Result, Scale, Usage, Written,
 };
 
@@ -82,18 +82,15 @@ impl Boundary {
         ask.max_tokens + ask.prompt.texts().map(|text| self.model.count_tokens(text)).sum::<usize>()
     }
 
-    /// Asks, and counts.
-    async fn ask(&self, asks: &[Ask], usage: &mut Usage) -> Result<Vec<Written>> {
-        let written = self.model.write(asks).await?;
+    /// The answers to all of these questions.
+    async fn ask(&self, call: &Call, asks: &[Ask]) -> Result<Vec<Written>> {
+        let written = self.model.write(call, asks).await?;
         if written.len() != asks.len() {
             let (stage, expected) = (STAGE.to_owned(), asks.len());
             return Err(Error::ScoreCount { stage, expected, got: written.len() });
         }
         let of = |written: std::result::Result<Written, _>| {
-            let written =
-                written.map_err(|failure| Error::stage(STAGE, Blame::Failure, failure))?;
-            *usage += written.usage;
-            Ok(written)
+            written.map_err(|failure| Error::stage(STAGE, Blame::Failure, failure))
         };
         written.into_iter().map(of).collect()
     }
@@ -101,10 +98,10 @@ impl Boundary {
     /// The order of the band's texts, of which the first `above` lie above the boundary.
     async fn pairs(
         &self,
+        call: &Call,
         query: &str,
         band: &[&str],
         above: usize,
-        usage: &mut Usage,
     ) -> Result<Vec<usize>> {
         let mut pairs: Vec<(usize, usize)> =
             (0..above).flat_map(|a| (above..band.len()).map(move |b| (a, b))).collect();
@@ -122,7 +119,7 @@ impl Boundary {
             left -= tokens;
             asks.extend(both);
         }
-        let written = self.ask(&asks, usage).await?;
+        let written = self.ask(call, &asks).await?;
         // What each won, of how many comparisons.
         let mut won = vec![(0.0_f64, 0_usize); band.len()];
         for (&(a, b), both) in pairs.iter().zip(written.chunks_exact(2)) {
@@ -145,10 +142,10 @@ impl Boundary {
     /// The same by asking for the best of those that are left.
     async fn sets(
         &self,
+        call: &Call,
         query: &str,
         band: &[&str],
         above: usize,
-        usage: &mut Usage,
     ) -> Result<Vec<usize>> {
         let mut left = self.options.budget;
         let mut rest: Vec<usize> = (0..band.len()).collect();
@@ -160,10 +157,11 @@ impl Boundary {
                 break;
             }
             left -= tokens;
-            let written = self.ask(std::slice::from_ref(&ask), usage).await?;
+            let written = self.ask(call, std::slice::from_ref(&ask)).await?;
             let best = by_letters(&written[0], rest.len());
-            let is_named = best.repairs < rest.len();
-            usage.repaired += u64::from(!is_named);
+            if best.repairs >= rest.len() {
+                call.spend(Usage::of_repair()); // none of them is named
+            }
             order.push(rest.remove(best.places[0]));
         }
         order.extend(rest);
@@ -208,12 +206,16 @@ impl Reranker for Boundary {
         self.model.count_tokens(text)
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         let BoundaryOptions { top, reach, passage_tokens, .. } = self.options;
         let (start, end) = (top.saturating_sub(reach), passages.len().min(top + reach));
         let mut places: Vec<usize> = (0..passages.len()).collect();
         let mut truncated = vec![0; passages.len()];
-        let mut usage = Usage::default();
         if end > top {
             let texts: Vec<String> =
                 passages[start..end].iter().map(|passage| passage.model_text()).collect();
@@ -225,14 +227,14 @@ impl Reranker for Boundary {
             }
             let above = top - start;
             let order = match self.comparison {
-                Comparison::Pairs => self.pairs(query.text(), &band, above, &mut usage).await?,
-                Comparison::Sets => self.sets(query.text(), &band, above, &mut usage).await?,
+                Comparison::Pairs => self.pairs(call, query.text(), &band, above).await?,
+                Comparison::Sets => self.sets(call, query.text(), &band, above).await?,
             };
             for (place, from) in places[start..end].iter_mut().zip(order) {
                 *place = start + from;
             }
         }
-        Ok(scores(&places, &truncated, usage))
+        Ok(scores(&places, &truncated))
     }
 }
 
@@ -258,6 +260,7 @@ mod tests {
 
         async fn write(
             &self,
+            call: &Call,
             asks: &[Ask],
         ) -> Result<Vec<std::result::Result<Written, PassageFailure>>> {
             let answer = |ask: &Ask| {
@@ -275,9 +278,8 @@ mod tests {
                     })
                     .collect();
                 scored.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
-                let usage = Usage { calls: 1, ..Usage::default() };
-                let text = scored[0].token.clone();
-                Ok(Written { text, alternatives: vec![scored], usage })
+                call.spend(Usage { calls: 1, ..Usage::default() });
+                Ok(Written { text: scored[0].token.clone(), alternatives: vec![scored] })
             };
             Ok(asks.iter().map(answer).collect())
         }
@@ -298,12 +300,12 @@ mod tests {
         };
         let passages: Vec<_> = worths.iter().enumerate().map(passage).collect();
         let query = Query::new("worth").unwrap();
-        let outcomes = pollster::block_on(boundary.score(&query, &passages)).unwrap();
-        let calls = outcomes.iter().flatten().map(|scored| scored.usage.calls).sum();
+        let call = Call::new();
+        let outcomes = pollster::block_on(boundary.score(&call, &query, &passages)).unwrap();
         let mut scored: Vec<_> = outcomes.iter().flatten().map(|s| s.score).zip(worths).collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0));
         let tokens = *model.tokens.lock().unwrap();
-        (scored.into_iter().map(|(_, worth)| *worth).collect(), calls, tokens)
+        (scored.into_iter().map(|(_, worth)| *worth).collect(), call.spent().calls, tokens)
     }
 
     #[test]

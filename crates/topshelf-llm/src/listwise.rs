@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Ask, Blame, Error, Grain, LanguageModel, Message, ModelIdentity, Passage, Prompt, Query,
+    Ask, Blame, Call, Error, Grain, LanguageModel, Message, ModelIdentity, Passage, Prompt, Query,
     RerankOutcome, RerankScore, Reranker, Result, Scale, Usage, Wanted, Written,
 };
 
@@ -91,12 +91,7 @@ impl Listwise {
     }
 
     /// Asks about several groups at once.
-    async fn ask(
-        &self,
-        asked: &Asked<'_>,
-        groups: &[Vec<usize>],
-        usage: &mut Usage,
-    ) -> Result<Vec<Written>> {
+    async fn ask(&self, asked: &Asked<'_>, groups: &[Vec<usize>]) -> Result<Vec<Written>> {
         let asks: Vec<Ask> = groups
             .iter()
             .map(|group| {
@@ -107,29 +102,21 @@ impl Listwise {
                 }
             })
             .collect();
-        let written = self.model.write(&asks).await?;
+        let written = self.model.write(asked.call, &asks).await?;
         if written.len() != asks.len() {
             let (stage, expected) = (STAGE.to_owned(), asks.len());
             return Err(Error::ScoreCount { stage, expected, got: written.len() });
         }
         // Without one window there is no order at all.
         let of = |written: std::result::Result<Written, _>| {
-            let written =
-                written.map_err(|failure| Error::stage(STAGE, Blame::Failure, failure))?;
-            *usage += written.usage;
-            Ok(written)
+            written.map_err(|failure| Error::stage(STAGE, Blame::Failure, failure))
         };
         written.into_iter().map(of).collect()
     }
 
     /// Orders several groups at once: places within each.
-    async fn order(
-        &self,
-        asked: &Asked<'_>,
-        groups: &[Vec<usize>],
-        usage: &mut Usage,
-    ) -> Result<Vec<Order>> {
-        let written = self.ask(asked, groups, usage).await?;
+    async fn order(&self, asked: &Asked<'_>, groups: &[Vec<usize>]) -> Result<Vec<Order>> {
+        let written = self.ask(asked, groups).await?;
         let read = |(written, group): (Written, &Vec<usize>)| {
             let order = match self.ordering {
                 Ordering::FirstToken | Ordering::Rounds(_) => by_letters(&written, group.len()),
@@ -137,30 +124,27 @@ impl Listwise {
                     permutation::read(&written.text, group.len())
                 }
             };
-            usage.repaired += u64::from(order.repairs > 0);
+            if order.repairs > 0 {
+                asked.call.spend(Usage::of_repair());
+            }
             order
         };
         Ok(written.into_iter().zip(groups).map(read).collect())
     }
 
     /// All places, best first, by what each is worth over all rounds.
-    async fn weigh(
-        &self,
-        asked: &Asked<'_>,
-        rounds: usize,
-        usage: &mut Usage,
-    ) -> Result<Vec<usize>> {
+    async fn weigh(&self, asked: &Asked<'_>, rounds: usize) -> Result<Vec<usize>> {
         let count = asked.texts.len();
         let dealt = (0..rounds.max(1)).flat_map(|round| deal(count, self.options.size, round));
         // One alone has nothing beside which it is better.
         let groups: Vec<Vec<usize>> = dealt.filter(|group| group.len() > 1).collect();
-        let written = self.ask(asked, &groups, usage).await?;
+        let written = self.ask(asked, &groups).await?;
         let mut readings = Vec::with_capacity(groups.len());
         for (written, group) in written.iter().zip(groups) {
             match letter_logs(written, group.len()) {
                 Some(logs) => readings.push(Reading { group, logs }),
                 // A model that names none of them has said nothing of this group.
-                None => usage.repaired += 1,
+                None => asked.call.spend(Usage::of_repair()),
             }
         }
         let worths = worths(count, &readings);
@@ -170,13 +154,13 @@ impl Listwise {
     }
 
     /// All places, best first.
-    async fn slide(&self, asked: &Asked<'_>, usage: &mut Usage) -> Result<Vec<usize>> {
+    async fn slide(&self, asked: &Asked<'_>) -> Result<Vec<usize>> {
         let mut places: Vec<usize> = (0..asked.texts.len()).collect();
         let mut end = places.len();
         loop {
             let start = end.saturating_sub(self.options.size);
             let group = places[start..end].to_vec();
-            let order = self.order(asked, std::slice::from_ref(&group), usage).await?;
+            let order = self.order(asked, std::slice::from_ref(&group)).await?;
             for (place, from) in places[start..end].iter_mut().zip(&order[0].places) {
                 *place = group[*from];
             }
@@ -188,7 +172,7 @@ impl Listwise {
     }
 
     /// All places, best first.
-    async fn compete(&self, asked: &Asked<'_>, usage: &mut Usage) -> Result<Vec<usize>> {
+    async fn compete(&self, asked: &Asked<'_>) -> Result<Vec<usize>> {
         let mut alive: Vec<usize> = (0..asked.texts.len()).collect();
         // Those of later rounds first.
         let mut out: Vec<usize> = Vec::new();
@@ -198,7 +182,7 @@ impl Listwise {
             let groups: Vec<Vec<usize>> = (0..count)
                 .map(|g| alive.iter().copied().skip(g).step_by(count).collect())
                 .collect();
-            let orders = self.order(asked, &groups, usage).await?;
+            let orders = self.order(asked, &groups).await?;
             let ordered: Vec<Vec<usize>> = orders
                 .iter()
                 .zip(&groups)
@@ -226,8 +210,9 @@ fn in_turns(groups: &[&[usize]]) -> Vec<usize> {
         .collect()
 }
 
-/// What is asked about.
+/// What is asked about, and on whose account.
 struct Asked<'a> {
+    call: &'a Call,
     query: &'a str,
     texts: Vec<&'a str>,
 }
@@ -271,7 +256,12 @@ impl Reranker for Listwise {
         self.model.count_tokens(text)
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         if passages.is_empty() {
             return Ok(Vec::new());
         }
@@ -279,28 +269,25 @@ impl Reranker for Listwise {
         let texts: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
         let (texts, truncated): (Vec<&str>, Vec<usize>) =
             texts.iter().map(|text| cut(text, tokens)).unzip();
-        let asked = Asked { query: query.text(), texts };
-        let mut usage = Usage::default();
+        let asked = Asked { call, query: query.text(), texts };
         let places = match self.ordering {
-            Ordering::Tournament => self.compete(&asked, &mut usage).await?,
-            Ordering::Rounds(rounds) => self.weigh(&asked, rounds, &mut usage).await?,
-            Ordering::Written | Ordering::FirstToken => self.slide(&asked, &mut usage).await?,
+            Ordering::Tournament => self.compete(&asked).await?,
+            Ordering::Rounds(rounds) => self.weigh(&asked, rounds).await?,
+            Ordering::Written | Ordering::FirstToken => self.slide(&asked).await?,
         };
-        Ok(scores(&places, &truncated, usage))
+        Ok(scores(&places, &truncated))
     }
 }
 
 /// Scores that order so: 1 for the first, down to 1/n.
-pub(crate) fn scores(places: &[usize], truncated: &[usize], usage: Usage) -> Vec<RerankOutcome> {
+pub(crate) fn scores(places: &[usize], truncated: &[usize]) -> Vec<RerankOutcome> {
     let count = places.len();
     let mut scores = vec![0.0; count];
     for (rank, &place) in places.iter().enumerate() {
         scores[place] = (count - rank) as f32 / count as f32;
     }
-    let mut usage = Some(usage);
     let outcome = |(score, &truncated_tokens)| {
-        let usage = usage.take().unwrap_or_default();
-        Ok(RerankScore { truncated_tokens, usage, ..RerankScore::new(score) })
+        Ok(RerankScore { truncated_tokens, ..RerankScore::new(score) })
     };
     scores.into_iter().zip(truncated).map(outcome).collect()
 }
@@ -322,6 +309,7 @@ mod tests {
 
         async fn write(
             &self,
+            call: &Call,
             asks: &[Ask],
         ) -> Result<Vec<std::result::Result<Written, topshelf_core::PassageFailure>>> {
             let answer = |ask: &Ask| {
@@ -333,18 +321,18 @@ mod tests {
                     .collect();
                 let mut sorted = passages.clone();
                 sorted.sort_by_key(|(_, worth)| std::cmp::Reverse(*worth));
-                let usage = Usage { calls: 1, ..Usage::default() };
+                call.spend(Usage { calls: 1, ..Usage::default() });
                 if matches!(ask.wanted, Wanted::Permutation(_)) {
                     let order: Vec<_> =
                         sorted.iter().map(|(label, _)| format!("[{label}]")).collect();
-                    return Ok(Written { text: order.join(" > "), usage, ..Written::default() });
+                    return Ok(Written { text: order.join(" > "), ..Written::default() });
                 }
                 let alternative = |(rank, (label, _)): (usize, &(String, usize))| Alternative {
                     token: label.clone(),
                     logprob: -(rank as f32) - 0.5,
                 };
                 let alternatives = vec![sorted.iter().enumerate().map(alternative).collect()];
-                Ok(Written { text: sorted[0].0.clone(), alternatives, usage })
+                Ok(Written { text: sorted[0].0.clone(), alternatives })
             };
             Ok(asks.iter().map(answer).collect())
         }
@@ -356,19 +344,12 @@ mod tests {
         };
         let passages: Vec<_> = worths.iter().enumerate().map(passage).collect();
         let query = Query::new("worth").unwrap();
-        let outcomes = pollster::block_on(reranker.score(&query, &passages)).unwrap();
-        let mut usage = Usage::default();
-        let mut scored: Vec<_> = outcomes
-            .into_iter()
-            .zip(worths)
-            .map(|(outcome, worth)| {
-                let outcome = outcome.unwrap();
-                usage += outcome.usage;
-                (outcome.score, *worth)
-            })
-            .collect();
+        let call = Call::new();
+        let outcomes = pollster::block_on(reranker.score(&call, &query, &passages)).unwrap();
+        let scores = outcomes.into_iter().map(|outcome| outcome.unwrap().score);
+        let mut scored: Vec<_> = scores.zip(worths).collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-        (scored.into_iter().map(|(_, worth)| worth).collect(), usage)
+        (scored.into_iter().map(|(_, worth)| *worth).collect(), call.spent())
     }
 
     fn oracle() -> Arc<dyn LanguageModel> {
@@ -410,6 +391,7 @@ mod tests {
 
         async fn write(
             &self,
+            call: &Call,
             asks: &[Ask],
         ) -> Result<Vec<std::result::Result<Written, topshelf_core::PassageFailure>>> {
             let answer = |ask: &Ask| {
@@ -426,8 +408,8 @@ mod tests {
                     })
                     .collect();
                 told.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
-                let usage = Usage { calls: 1, ..Usage::default() };
-                Ok(Written { text: told[0].token.clone(), alternatives: vec![told], usage })
+                call.spend(Usage { calls: 1, ..Usage::default() });
+                Ok(Written { text: told[0].token.clone(), alternatives: vec![told] })
             };
             Ok(asks.iter().map(answer).collect())
         }
@@ -463,9 +445,10 @@ mod tests {
 
         async fn write(
             &self,
+            call: &Call,
             asks: &[Ask],
         ) -> Result<Vec<std::result::Result<Written, topshelf_core::PassageFailure>>> {
-            let mut written = self.0.write(asks).await?;
+            let mut written = self.0.write(call, asks).await?;
             written.iter_mut().flatten().for_each(|written| written.alternatives.clear());
             Ok(written)
         }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Ask, Error, Grain, LanguageModel, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome,
-    RerankScore, Reranker, Result, Scale, Written,
+    Ask, Call, Error, Grain, LanguageModel, ModelIdentity, Passage, PassageFailure, Query,
+    RerankOutcome, RerankScore, Reranker, Result, Scale, Written,
 };
 
 use crate::error::LlmError;
@@ -65,7 +65,7 @@ impl Pointwise {
     ) -> RerankOutcome {
         let written = written?;
         let score = self.template.read(&written).map_err(|reason| PassageFailure { reason })?;
-        Ok(RerankScore { truncated_tokens, usage: written.usage, ..RerankScore::new(score) })
+        Ok(RerankScore { truncated_tokens, ..RerankScore::new(score) })
     }
 }
 
@@ -87,7 +87,12 @@ impl Reranker for Pointwise {
         self.model.count_tokens(text)
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         if passages.is_empty() {
             return Ok(Vec::new());
         }
@@ -101,27 +106,17 @@ impl Reranker for Pointwise {
             truncated.push(dropped);
             asks.push(self.template.ask(query.text(), text));
         }
-        let mut written = self.model.write(&asks).await?;
+        let mut written = self.model.write(call, &asks).await?;
         if written.len() != asks.len() {
             let (stage, expected) = (STAGE.to_owned(), asks.len());
             return Err(Error::ScoreCount { stage, expected, got: written.len() });
         }
         let rest = written.split_off(golden);
-        let mut spent = topshelf_core::Usage::default();
         if !is_proven {
             self.prove(&written).map_err(LlmError::into_stage)?;
             self.is_proven.store(true, Ordering::Relaxed);
-            written.iter().flatten().for_each(|written| spent += written.usage);
         }
-        let mut outcomes: Vec<RerankOutcome> = rest
-            .into_iter()
-            .zip(truncated)
-            .map(|(written, dropped)| self.outcome(written, dropped))
-            .collect();
-        // What the golden pair took stands with the first that has a score.
-        if let Some(first) = outcomes.iter_mut().flatten().next() {
-            first.usage += spent;
-        }
-        Ok(outcomes)
+        let outcomes = rest.into_iter().zip(truncated);
+        Ok(outcomes.map(|(written, dropped)| self.outcome(written, dropped)).collect())
     }
 }

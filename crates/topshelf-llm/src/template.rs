@@ -242,7 +242,7 @@ mod tests {
             of.map(|&(token, p)| Alternative { token: token.to_owned(), logprob: p.ln() }).collect()
         };
         let alternatives = tokens.iter().map(alternatives).collect();
-        Written { text: text.to_owned(), alternatives, ..Written::default() }
+        Written { text: text.to_owned(), alternatives }
     }
 
     #[test]

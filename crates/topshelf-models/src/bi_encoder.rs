@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use topshelf_core::{EmbedKind, Embedder, Error as CoreError, ModelIdentity, Query};
+use topshelf_core::{Call, EmbedKind, Embedder, Error as CoreError, ModelIdentity, Query};
 
 use crate::encoder::{Output, Sequence};
 use crate::engine::Settings;
@@ -241,9 +241,14 @@ impl Embedder for BiEncoder {
         self.model.tokenizer.tokenise(text).map_or_else(|_| text.chars().count(), |ids| ids.len())
     }
 
-    async fn embed(&self, kind: EmbedKind, texts: &[&str]) -> topshelf_core::Result<Vec<Vec<f32>>> {
+    async fn embed(
+        &self,
+        call: &Call,
+        kind: EmbedKind,
+        texts: &[&str],
+    ) -> topshelf_core::Result<Vec<Vec<f32>>> {
         let embedding = Embedding::new(&self.model, kind, texts);
-        self.queue.run(embedding, None).await.map_err(|error| match error {
+        self.queue.run(call, embedding).await.map_err(|error| match error {
             ModelError::UnknownTokens { .. } => CoreError::NothingToLookUp {
                 retriever: STAGE.to_owned(),
                 query: shown(texts),

@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore, Reranker, Scale,
+    Call, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore, Reranker,
+    Scale,
 };
 
 use crate::encoder::{Output, Sequence};
@@ -351,12 +352,13 @@ impl Reranker for CrossEncoder {
 
     async fn score(
         &self,
+        call: &Call,
         query: &Query,
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {
         let texts = passages.iter().map(|passage| passage.model_text());
         let scoring = Scoring::new(&self.model, Pairs::of_query(query.text(), texts));
-        let outcomes = self.queue.run(scoring, query.due()).await;
+        let outcomes = self.queue.run(call, scoring).await;
         let outcomes = outcomes.map_err(|error| error.into_stage(STAGE))?;
         let outcome = |scored: Scored| RerankScore {
             truncated_tokens: scored.truncated_tokens,
@@ -456,9 +458,10 @@ mod tests {
     #[test]
     fn a_score_that_is_not_a_number_fails_alone() {
         let model = model(Fake::default());
-        let query = Query::new("q").unwrap();
+        let (call, query) = (Call::new(), Query::new("q").unwrap());
         let passages = passages(&["six", "bad", "seven"]);
-        let outcomes = pollster::block_on(Reranker::score(&model, &query, &passages)).unwrap();
+        let outcomes =
+            pollster::block_on(Reranker::score(&model, &call, &query, &passages)).unwrap();
         assert_eq!(outcomes[0].as_ref().unwrap().score.to_bits(), 6_f32.to_bits());
         assert_eq!(outcomes[2].as_ref().unwrap().score.to_bits(), 7_f32.to_bits());
         assert!(outcomes[1].as_ref().unwrap_err().reason.contains("NaN"));
@@ -473,9 +476,9 @@ mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let gate = Some(Mutex::new((started, released)));
         let model = model(Fake { calls: Arc::clone(&calls), gate });
-        let query = Query::new("q").unwrap();
+        let (call, query) = (Call::new(), Query::new("q").unwrap());
         let passages = passages(&["six"; 20]);
-        let mut future = Reranker::score(&model, &query, &passages);
+        let mut future = Reranker::score(&model, &call, &query, &passages);
         assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         has_started.recv().unwrap();
         drop(future);

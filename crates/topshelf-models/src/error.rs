@@ -13,8 +13,8 @@ pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 pub enum ModelError {
     /// The name is neither in the catalogue nor a folder.
     #[error(
-        "no model is called \"{name}\"{hint}; `topshelf models list` names the known ones, \
-             and a folder with model.onnx or model.safetensors and tokenizer.json works too"
+        "no model is called \"{name}\"{hint}; a model is named as in the catalogue, or by a folder with \
+             model.onnx or model.safetensors and tokenizer.json"
     )]
     UnknownModel {
         /// The name asked for.
@@ -35,7 +35,7 @@ pub enum ModelError {
     NoHome,
 
     /// The model is known but its files are not on this machine.
-    #[error("the model \"{name}\" is not on this machine; `topshelf models pull {name}` gets it")]
+    #[error("the model \"{name}\" is not on this machine")]
     NotPulled {
         /// The model.
         name: String,
@@ -53,8 +53,7 @@ pub enum ModelError {
     },
 
     /// A file of the model is not what the catalogue says.
-    #[error("the file {} of \"{name}\" is damaged: {reason}; \
-             `topshelf models pull {name} --force` gets it again", path.display())]
+    #[error("the file {} of \"{name}\" is damaged: {reason}", path.display())]
     Damaged {
         /// The model.
         name: String,

@@ -341,9 +341,7 @@ impl Store {
         let hint = if let Some(near) = self.catalogue.nearest(name) {
             format!(" (did you mean \"{near}\"?)")
         } else if pull::is_repository(name) {
-            format!(
-                "; if it is a repository of the Hugging Face hub, `topshelf models pull {name}` gets it"
-            )
+            "; if it is a repository of the Hugging Face hub, it has to be pulled first".into()
         } else if looks_like_path(name) {
             "; there is no folder of that name".into()
         } else {

@@ -8,7 +8,7 @@
 //!
 //! * **A full queue holds callers back**: their futures wait, no thread is blocked.
 //! * **Dropping the future withdraws the work**: queued work is then skipped, running work
-//!   stops at its next look at the [`Ticket`], which is between two calls of the engine.
+//!   stops at its next look at the [`Call`], which is between two calls of the engine.
 //! * **A panic in the work** becomes [`ModelError::Inference`] for its caller; the thread lives
 //!   on for the others.
 //! * The blocking API ([`Worker::run_blocking`]) goes the same way.
@@ -20,8 +20,10 @@ use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::Instant;
 
 use futures_channel::oneshot;
+use topshelf_core::Call;
 
 use crate::error::{ModelError, Result};
 
@@ -29,25 +31,6 @@ use crate::error::{ModelError, Result};
 pub const QUEUE: usize = 64;
 
 type Job = Box<dyn FnOnce() + Send>;
-
-/// Tells running work whether anyone still waits for it.
-pub struct Ticket<'a> {
-    name: &'a str,
-    gone: &'a dyn Fn() -> bool,
-}
-
-impl Ticket<'_> {
-    /// # Errors
-    ///
-    /// [`ModelError::Inference`] once nobody waits; it ends the work and is never seen.
-    pub fn check(&self) -> Result<()> {
-        if (self.gone)() {
-            let reason = "the caller went away".to_owned();
-            return Err(ModelError::Inference { name: self.name.to_owned(), reason });
-        }
-        Ok(())
-    }
-}
 
 /// A thread with a queue of work.
 pub struct Worker {
@@ -118,24 +101,27 @@ impl Worker {
         Ok(Self { name: name.into(), shared })
     }
 
-    /// Runs `work` on the worker's thread, in the order of arrival.
+    /// Runs `work` on the worker's thread, in the order of arrival, as a part of the call. The time in
+    /// the queue counts as waited.
     ///
     /// # Errors
     ///
     /// What `work` answers, and [`ModelError::Inference`] if it panics.
-    pub async fn run<T, F>(&self, work: F) -> Result<T>
+    pub async fn run<T, F>(&self, call: &Call, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Ticket<'_>) -> Result<T> + Send + 'static,
+        F: FnOnce(&Call) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel::<Result<T>>();
         let name = Arc::clone(&self.name);
+        let (part, _guard) = call.hand_over();
+        let arrived = Instant::now();
         let mut job: Job = Box::new(move || {
-            if reply.is_canceled() {
+            if part.is_withdrawn() {
                 return;
             }
-            let ticket = Ticket { name: &name, gone: &|| reply.is_canceled() };
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(&ticket)))
+            part.wait(arrived.elapsed());
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(&part)))
                 .unwrap_or_else(|panic| Err(panicked(&name, panic.as_ref())));
             let _ = reply.send(outcome);
         });
@@ -165,9 +151,9 @@ impl Worker {
     pub fn run_blocking<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Ticket<'_>) -> Result<T> + Send + 'static,
+        F: FnOnce(&Call) -> Result<T> + Send + 'static,
     {
-        block_on(self.run(work))
+        block_on(self.run(&Call::new(), work))
     }
 
     /// Queues the job, or gives it back with a receiver that speaks when there is room.
@@ -249,15 +235,14 @@ mod tests {
         let worker = Worker::start("m").unwrap();
         let (started, has_started) = mpsc::channel();
         let (stopped, has_stopped) = mpsc::channel();
-        let mut future = Box::pin(worker.run(move |ticket| -> Result<()> {
+        let call = Call::new();
+        let mut future = Box::pin(worker.run(&call, move |call| {
             started.send(()).unwrap();
-            loop {
-                if let Err(error) = ticket.check() {
-                    stopped.send(()).unwrap();
-                    return Err(error);
-                }
+            while !call.is_withdrawn() {
                 std::thread::sleep(Duration::from_millis(1));
             }
+            stopped.send(()).unwrap();
+            Ok(())
         }));
         assert!(!poll_once(future.as_mut()));
         has_started.recv().unwrap();
@@ -269,17 +254,35 @@ mod tests {
     fn withdrawn_work_in_the_queue_never_runs() {
         let worker = Worker::start("m").unwrap();
         let (release, held) = mpsc::channel::<()>();
-        let mut blocker = Box::pin(worker.run(move |_| Ok(held.recv().is_ok())));
+        let call = Call::new();
+        let mut blocker = Box::pin(worker.run(&call, move |_| Ok(held.recv().is_ok())));
         assert!(!poll_once(blocker.as_mut()));
         let ran = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&ran);
-        let mut withdrawn = Box::pin(worker.run(move |_| Ok(count.fetch_add(1, Ordering::SeqCst))));
+        let counting = worker.run(&call, move |_| Ok(count.fetch_add(1, Ordering::SeqCst)));
+        let mut withdrawn = Box::pin(counting);
         assert!(!poll_once(withdrawn.as_mut()));
         drop(withdrawn);
         release.send(()).unwrap();
         assert!(block_on(blocker).unwrap());
         worker.run_blocking(|_| Ok(())).unwrap(); // queued behind it, so its turn has passed
         assert_eq!(ran.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn time_in_the_queue_counts_as_waited() {
+        let worker = Worker::start("m").unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let (first, second) = (Call::new(), Call::new());
+        let mut blocker = Box::pin(worker.run(&first, move |_| Ok(held.recv().is_ok())));
+        assert!(!poll_once(blocker.as_mut()));
+        let mut waiting = Box::pin(worker.run(&second, |_| Ok(())));
+        assert!(!poll_once(waiting.as_mut()));
+        std::thread::sleep(Duration::from_millis(20));
+        release.send(()).unwrap();
+        block_on(waiting).unwrap();
+        assert!(second.waited() >= Duration::from_millis(20), "{second:?}");
+        assert!(first.waited() < second.waited(), "{first:?}");
     }
 
     #[test]

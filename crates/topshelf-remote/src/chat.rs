@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use topshelf_core::{Alternative, Ask, Message, Prompt, Role, Usage, Wanted, Written};
+use topshelf_core::{Alternative, Ask, Call, Message, Prompt, Role, Usage, Wanted, Written};
 
-use crate::caller::Caller;
 use crate::error::{RemoteError, Result};
 use crate::http::{Endpoint, KeyHeader};
+use crate::price::Amount;
 
 /// How long one answer is waited for.
 pub const LIMIT: Duration = Duration::from_mins(2);
@@ -71,6 +71,13 @@ mod refused {
     pub(super) const TEMPERATURE: u8 = 16;
 }
 
+/// An answer, whole or as far as it came, and the tokens that it took as far as the server says.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct CountedAnswer {
+    pub(crate) written: Written,
+    pub(crate) amount: Amount,
+}
+
 /// An LLM behind an endpoint. Clones share what they have learnt of it.
 #[derive(Debug, Clone)]
 pub struct ChatModel {
@@ -114,25 +121,29 @@ impl ChatModel {
         self.endpoint.address()
     }
 
-    /// The likeliest continuation (temperature 0).
+    /// The likeliest continuation (temperature 0), for as long as the call is not withdrawn. The tokens
+    /// that it took are spent on the call, without a price.
     ///
     /// # Errors
     ///
     /// As [`Endpoint::post`].
-    pub fn write(&self, ask: &Ask) -> Result<Written> {
-        self.write_while(ask, &())
+    pub fn write(&self, call: &Call, ask: &Ask) -> Result<Written> {
+        let CountedAnswer { written, amount } = self.answer(call, ask)?;
+        let (input_tokens, output_tokens) = (amount.input, amount.output);
+        call.spend(Usage { calls: 1, input_tokens, output_tokens, ..Usage::default() });
+        Ok(written)
     }
 
-    /// [`Self::write`] for as long as the caller waits.
+    /// [`Self::write`] that spends nothing.
     ///
     /// # Errors
     ///
-    /// As [`Endpoint::post_while`].
-    pub fn write_while(&self, ask: &Ask, caller: &dyn Caller) -> Result<Written> {
+    /// As [`Endpoint::post`].
+    pub(crate) fn answer(&self, call: &Call, ask: &Ask) -> Result<CountedAnswer> {
         loop {
             let known = self.refused.load(Ordering::Relaxed);
             let (path, body) = self.request(ask, known);
-            match self.endpoint.post_while(path, &body, caller) {
+            match self.endpoint.post(path, &body, call) {
                 Err(RemoteError::Refused { status: 400 | 422, reason, .. })
                     if self.learn(&body, &reason, known) => {}
                 Err(error) => return Err(error),
@@ -146,18 +157,18 @@ impl ChatModel {
         }
     }
 
-    /// [`Self::write_while`] in pieces, each told as it comes. What has come stands in `written`, also if
-    /// no more comes.
+    /// [`Self::answer`] in pieces, each passed to `tell` as it comes. What has come stands in `counted`,
+    /// also if no more comes.
     ///
     /// # Errors
     ///
     /// As [`Endpoint::post_lines`].
-    pub fn stream_while(
+    pub(crate) fn stream(
         &self,
+        call: &Call,
         ask: &Ask,
-        caller: &dyn Caller,
         tell: &dyn Fn(&str),
-        written: &mut Written,
+        counted: &mut CountedAnswer,
     ) -> Result<()> {
         loop {
             let known = self.refused.load(Ordering::Relaxed);
@@ -167,7 +178,7 @@ impl ChatModel {
                 body["stream_options"] = json!({ "include_usage": true });
             }
             let mut trouble = None;
-            let heard = self.endpoint.post_lines(path, &body, caller, &mut |line| {
+            let heard = self.endpoint.post_lines(path, &body, call, &mut |line| {
                 // Server-sent events: what is no data names an event or keeps the line open.
                 let Some(data) = line.strip_prefix("data:").map(str::trim) else { return true };
                 let Ok(event) = serde_json::from_str::<Value>(data) else {
@@ -180,20 +191,17 @@ impl ChatModel {
                 let piece = piece(&event);
                 if !piece.is_empty() {
                     tell(piece);
-                    written.text.push_str(piece);
+                    counted.written.text.push_str(piece);
                 }
-                let usage = usage(&event).or_else(|| usage(&event["message"]));
-                if let Some((read, wrote)) = usage {
-                    written.usage.input_tokens = written.usage.input_tokens.max(read);
-                    written.usage.output_tokens = written.usage.output_tokens.max(wrote);
+                let amount = amount(&event).or_else(|| amount(&event["message"]));
+                if let Some(Amount { input, output, .. }) = amount {
+                    counted.amount.input = counted.amount.input.max(input);
+                    counted.amount.output = counted.amount.output.max(output);
                 }
                 true
             });
             match (heard, trouble) {
-                (Ok(()), None) => {
-                    written.usage.calls = 1;
-                    return Ok(());
-                }
+                (Ok(()), None) => return Ok(()),
                 (Ok(()), Some(reason)) => {
                     let endpoint = format!("{}{path}", self.address());
                     return Err(RemoteError::Unexpected { endpoint, reason });
@@ -308,7 +316,7 @@ fn order_of(count: usize) -> Value {
 }
 
 /// What is in an answer, whoever gave it.
-fn read(answer: &Value) -> Result<Written, String> {
+fn read(answer: &Value) -> Result<CountedAnswer, String> {
     let choice = &answer["choices"][0];
     let text = choice["message"]["content"].as_str().or_else(|| choice["text"].as_str());
     let text = match (text, answer["content"].as_array()) {
@@ -322,19 +330,18 @@ fn read(answer: &Value) -> Result<Written, String> {
                 .to_owned());
         }
     };
-    let (input_tokens, output_tokens) = usage(answer).unwrap_or_default();
-    let usage = Usage { calls: 1, input_tokens, output_tokens, ..Usage::default() };
-    Ok(Written { text, alternatives: alternatives(&choice["logprobs"]), usage })
+    let written = Written { text, alternatives: alternatives(&choice["logprobs"]) };
+    Ok(CountedAnswer { written, amount: amount(answer).unwrap_or_default() })
 }
 
 /// Tokens read and written, where an answer or a part of it says so.
-fn usage(answer: &Value) -> Option<(u64, u64)> {
+fn amount(answer: &Value) -> Option<Amount> {
     let told = answer["usage"].as_object()?;
     let tokens = |names: [&str; 2]| {
         names.iter().find_map(|name| told.get(*name)?.as_u64()).unwrap_or_default()
     };
-    let read = tokens(["prompt_tokens", "input_tokens"]);
-    Some((read, tokens(["completion_tokens", "output_tokens"])))
+    let input = tokens(["prompt_tokens", "input_tokens"]);
+    Some(Amount { input, output: tokens(["completion_tokens", "output_tokens"]), searches: 0 })
 }
 
 /// The text in a part of an answer.

@@ -57,7 +57,7 @@ pub enum RemoteError {
     /// A call that might have cost more than is left.
     #[error(
         "the budget of {allowed:.4} USD would be passed: {spent:.4} are spent, and the next call may cost \
-             {next:.4}; --max-cost raises it"
+             {next:.4}"
     )]
     Budget {
         /// USD that may be spent.

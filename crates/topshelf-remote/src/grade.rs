@@ -8,7 +8,7 @@
 //! person judged: the share that is equal, and Cohen's kappa ("A coefficient of agreement for nominal
 //! scales", 1960), which is 0 for agreement by chance and 1 for all.
 
-use topshelf_core::{Ask, Message, Prompt, Wanted};
+use topshelf_core::{Ask, Call, Message, Prompt, Wanted};
 
 use crate::chat::ChatModel;
 use crate::error::Result;
@@ -38,9 +38,10 @@ pub struct Graded {
 /// As [`ChatModel::write`].
 pub fn grade(model: &ChatModel, query: &str, passage: &str) -> Result<Graded> {
     let prompt = Prompt::Chat(vec![question(query, passage)]);
-    let answer = model.write(&Ask { prompt, wanted: Wanted::Text, max_tokens: ANSWER })?;
-    let tokens = answer.usage.input_tokens + answer.usage.output_tokens;
-    Ok(Graded { grade: read(&answer.text), tokens })
+    let call = Call::new();
+    let answer = model.write(&call, &Ask { prompt, wanted: Wanted::Text, max_tokens: ANSWER })?;
+    let spent = call.spent();
+    Ok(Graded { grade: read(&answer.text), tokens: spent.input_tokens + spent.output_tokens })
 }
 
 fn question(query: &str, passage: &str) -> Message {

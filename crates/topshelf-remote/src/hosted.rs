@@ -6,7 +6,7 @@
 //! keeps failing is left alone for a while. A document without text is not sent and fails alone, as
 //! does one that the service leaves out of its answer.
 //!
-//! A call runs on a thread of its own. When the caller goes away, no further call is made.
+//! Calls of the service run on threads of their own. Once the [`Call`] is withdrawn, no further one is made.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,17 +15,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Grain, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore, Reranker,
-    Scale, Usage,
+    Call, Grain, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore,
+    Reranker, Scale,
 };
 
 use crate::breaker::Breaker;
-use crate::caller::{Caller, on_a_thread};
 use crate::dialect::{self, Target};
 use crate::error::{RemoteError, Result};
 use crate::http::Endpoint;
 use crate::key::{self, NoKey};
 use crate::price::{Amount, Meter};
+use crate::thread::on_a_thread;
 
 /// The name of this stage in errors.
 const STAGE: &str = "rerank";
@@ -84,8 +84,8 @@ impl HostedReranker {
     }
 }
 
-/// Documents that go into one call: their places, in order.
-type Call = Vec<usize>;
+/// Documents that go into one call of the service: their places, in order.
+type Batch = Vec<usize>;
 
 impl Service {
     fn endpoint(&self) -> Result<&Endpoint> {
@@ -93,12 +93,7 @@ impl Service {
     }
 
     /// The score of each document, or why it has none.
-    fn score(
-        &self,
-        query: &str,
-        documents: &[String],
-        caller: &dyn Caller,
-    ) -> Result<Vec<RerankOutcome>> {
+    fn score(&self, call: &Call, query: &str, documents: &[String]) -> Result<Vec<RerankOutcome>> {
         let endpoint = self.endpoint()?;
         let mut outcomes: Vec<RerankOutcome> = documents
             .iter()
@@ -106,33 +101,29 @@ impl Service {
                 Err(failure(if document.trim().is_empty() { "it has no text" } else { LEFT_OUT }))
             })
             .collect();
-        let wanted: Call =
+        let wanted: Batch =
             (0..documents.len()).filter(|&place| !documents[place].trim().is_empty()).collect();
-        let calls = Mutex::new(self.split(documents, &wanted));
-        let found: Mutex<Vec<(usize, f32, Usage)>> = Mutex::new(Vec::with_capacity(wanted.len()));
+        let batches = Mutex::new(self.split(documents, &wanted));
+        let found: Mutex<Vec<(usize, f32)>> = Mutex::new(Vec::with_capacity(wanted.len()));
         let failed: Mutex<Option<RemoteError>> = Mutex::new(None);
-        // A function of its own, so that the lock is not held while the call is out.
-        let next = || lock(&calls).pop();
+        // A function of its own, so that the lock is not held while the service is asked.
+        let next = || lock(&batches).pop();
         let work = || {
-            while let Some(call) = next() {
+            while let Some(batch) = next() {
                 if lock(&failed).is_some() {
                     return;
                 }
                 let texts: Vec<&str> =
-                    call.iter().map(|&place| documents[place].as_str()).collect();
-                let outcome = self.call(endpoint, query, &texts, caller);
-                match outcome {
-                    Ok((scores, usage)) => {
-                        // What the call took stands with its first score.
-                        let mut usage = Some(usage);
-                        let scored = call.iter().zip(scores).filter_map(|(&place, score)| {
-                            Some((place, score?, usage.take().unwrap_or_default()))
-                        });
+                    batch.iter().map(|&place| documents[place].as_str()).collect();
+                match self.ask(call, endpoint, query, &texts) {
+                    Ok(scores) => {
+                        let scored = batch.iter().zip(scores);
+                        let scored = scored.filter_map(|(&place, score)| Some((place, score?)));
                         lock(&found).extend(scored);
                     }
-                    // The service has told of a limit.
-                    Err(error) if self.smaller(&error, call.len()) => {
-                        lock(&calls).extend(self.split(documents, &call));
+                    // The service has named a limit.
+                    Err(error) if self.smaller(&error, batch.len()) => {
+                        lock(&batches).extend(self.split(documents, &batch));
                     }
                     Err(error) => {
                         lock(&failed).get_or_insert(error);
@@ -140,7 +131,7 @@ impl Service {
                 }
             }
         };
-        let threads = AT_ONCE.min(lock(&calls).len());
+        let threads = AT_ONCE.min(lock(&batches).len());
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 // A thread that the system does not give is done without.
@@ -151,20 +142,20 @@ impl Service {
         if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
-        for (place, score, usage) in found.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            outcomes[place] = outcome(score, usage);
+        for (place, score) in found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            outcomes[place] = outcome(score);
         }
         Ok(outcomes)
     }
 
-    /// One call: scores, and what it took.
-    fn call(
+    /// The scores from one call of the service; what it took is spent.
+    fn ask(
         &self,
+        call: &Call,
         endpoint: &Endpoint,
         query: &str,
         documents: &[&str],
-        caller: &dyn Caller,
-    ) -> Result<(Vec<Option<f32>>, Usage)> {
+    ) -> Result<Vec<Option<f32>>> {
         let Target { dialect, model, .. } = &self.target;
         self.breaker.check(endpoint.address())?;
         // Services that count tokens count the query's with each document.
@@ -172,7 +163,7 @@ impl Service {
         let guess = Amount::guess(bytes, 0, documents.len());
         let settled = self.meter.run(guess, |told| {
             let request = dialect.request(model, query, documents);
-            let answer = endpoint.post_while("", &request, caller);
+            let answer = endpoint.post("", &request, call);
             self.breaker.learn(&answer);
             let answer = answer?;
             *told = dialect::amount(&answer);
@@ -181,32 +172,31 @@ impl Service {
                 reason,
             })
         });
-        let usage = settled.usage();
-        caller.pays(usage);
-        Ok((settled.answer?, usage))
+        call.spend(settled.usage());
+        settled.answer
     }
 
     /// The documents in calls within the limits, last first.
-    fn split(&self, documents: &[String], places: &[usize]) -> Vec<Call> {
+    fn split(&self, documents: &[String], places: &[usize]) -> Vec<Batch> {
         let most = self.most.load(Ordering::Relaxed).max(1);
         let most_bytes = self.target.dialect.most_bytes();
-        let mut calls: Vec<Call> = Vec::new();
+        let mut batches: Vec<Batch> = Vec::new();
         let mut bytes = 0;
         for &place in places {
             let own = documents[place].len();
-            match calls.last_mut() {
-                Some(call) if call.len() < most && bytes + own <= most_bytes => {
-                    call.push(place);
+            match batches.last_mut() {
+                Some(batch) if batch.len() < most && bytes + own <= most_bytes => {
+                    batch.push(place);
                     bytes += own;
                 }
                 _ => {
-                    calls.push(vec![place]);
+                    batches.push(vec![place]);
                     bytes = own;
                 }
             }
         }
-        calls.reverse();
-        calls
+        batches.reverse();
+        batches
     }
 
     /// Whether a refusal tells that a call of so many documents was too large; if so, later ones are
@@ -236,11 +226,11 @@ fn failure(reason: &str) -> PassageFailure {
     PassageFailure { reason: reason.to_owned() }
 }
 
-fn outcome(score: f32, usage: Usage) -> RerankOutcome {
+fn outcome(score: f32) -> RerankOutcome {
     if !score.is_finite() {
         return Err(failure("the service gave a score that is no number"));
     }
-    Ok(RerankScore { usage, ..RerankScore::new(score) })
+    Ok(RerankScore::new(score))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -263,6 +253,7 @@ impl Reranker for HostedReranker {
 
     async fn score(
         &self,
+        call: &Call,
         query: &Query,
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {
@@ -271,7 +262,7 @@ impl Reranker for HostedReranker {
         }
         let (service, query) = (Arc::clone(&self.service), query.text().to_owned());
         let documents: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
-        on_a_thread(STAGE, move |caller| service.score(&query, &documents, caller)).await
+        on_a_thread(STAGE, call, move |call| service.score(call, &query, &documents)).await
     }
 }
 

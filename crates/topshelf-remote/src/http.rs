@@ -11,10 +11,10 @@ use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use topshelf_core::Call;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use crate::caller::Caller;
 use crate::error::{RemoteError, Result, is_transient};
 
 /// How often a call is tried, at most.
@@ -99,22 +99,14 @@ impl Endpoint {
         &self.address
     }
 
-    /// Posts JSON to a path and answers JSON.
+    /// Posts JSON to a path and answers JSON. Why it is tried again is said on the call; once the call
+    /// is withdrawn, it is not.
     ///
     /// # Errors
     ///
     /// All of [`RemoteError`] but the first.
-    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.post_while(path, body, &())
-    }
-
-    /// [`Self::post`] for as long as the caller waits, who hears why it is tried again.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::post`], and [`RemoteError::Gone`].
-    pub fn post_while(&self, path: &str, body: &Value, caller: &dyn Caller) -> Result<Value> {
-        again(caller, || self.try_once(path, body))
+    pub fn post(&self, path: &str, body: &Value, call: &Call) -> Result<Value> {
+        again(call, || self.try_once(path, body))
     }
 
     /// Posts JSON and hears the lines of the answer as they come; `hear` says whether more is wanted. It
@@ -122,22 +114,22 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// As [`Self::post_while`]; an answer that breaks off is [`RemoteError::Unexpected`].
+    /// As [`Self::post`]; an answer that breaks off is [`RemoteError::Unexpected`].
     pub fn post_lines(
         &self,
         path: &str,
         body: &Value,
-        caller: &dyn Caller,
+        call: &Call,
         hear: &mut dyn FnMut(&str) -> bool,
     ) -> Result<()> {
-        let mut response = again(caller, || self.respond(path, body))?;
+        let mut response = again(call, || self.respond(path, body))?;
         let reader = response.body_mut().with_config().limit(LONGEST_ANSWER).reader();
         for line in BufReader::new(reader).lines() {
             let line = line.map_err(|error| RemoteError::Unexpected {
                 endpoint: format!("{}{path}", self.address),
                 reason: format!("the answer breaks off: {error}"),
             })?;
-            if !caller.waits() {
+            if call.is_withdrawn() {
                 return Err(RemoteError::Gone);
             }
             if !hear(&line) {
@@ -220,18 +212,18 @@ impl Endpoint {
 }
 
 /// Tries until it is answered, fails for good, or nobody waits any more.
-fn again<T>(caller: &dyn Caller, mut attempt: impl FnMut() -> Result<T, Failed>) -> Result<T> {
+fn again<T>(call: &Call, mut attempt: impl FnMut() -> Result<T, Failed>) -> Result<T> {
     let mut tries = 0;
     let mut said: Option<String> = None;
     loop {
         tries += 1;
-        if !caller.waits() {
+        if call.is_withdrawn() {
             return Err(RemoteError::Gone);
         }
         match attempt() {
             Ok(answer) => {
                 if let Some(words) = said {
-                    caller.forgets(&words);
+                    call.take_back(&words);
                 }
                 return Ok(answer);
             }
@@ -251,9 +243,9 @@ fn again<T>(caller: &dyn Caller, mut attempt: impl FnMut() -> Result<T, Failed>)
                     }
                     other => format!("{other}, tried {}", times(tries)),
                 };
-                caller.hears(&words);
+                call.say(&words);
                 said = Some(words);
-                sleep(pause(tries, asked), caller);
+                sleep(pause(tries, asked), call);
             }
         }
     }
@@ -264,10 +256,10 @@ fn times(tries: usize) -> String {
 }
 
 /// Waits, or stops waiting as soon as nobody else does.
-fn sleep(pause: Duration, caller: &dyn Caller) {
+fn sleep(pause: Duration, call: &Call) {
     const LOOK: Duration = Duration::from_millis(20);
     let end = Instant::now() + pause;
-    while caller.waits() {
+    while !call.is_withdrawn() {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

@@ -8,7 +8,7 @@
 //! | [`grade`] | an LLM as a judge of relevance |
 //! | [`hosted`] | rerankers as services: Cohere, Voyage, Jina, and what speaks like them |
 //! | [`dialect`] | what each of them is sent, what it answers, its limits |
-//! | [`caller`] | who waits for a call, and what is told meanwhile |
+//! | `thread` | blocking work for a future that waits |
 //! | [`price`] | what calls cost, and budgets |
 //! | `key` | keys from the environment |
 //! | `breaker` | leaving a service alone that fails |
@@ -17,7 +17,6 @@
 //! and stand in no error and in no log.
 
 mod breaker;
-pub mod caller;
 pub mod chat;
 pub mod dialect;
 mod error;
@@ -27,8 +26,8 @@ pub mod http;
 mod key;
 pub mod llm;
 pub mod price;
+mod thread;
 
-pub use caller::Caller;
 pub use chat::{Api, ChatModel};
 pub use dialect::{Dialect, Target};
 pub use error::{RemoteError, Result};

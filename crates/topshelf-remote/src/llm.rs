@@ -2,21 +2,21 @@
 //!
 //! Several questions are out at once; what fails in a way that may pass is tried again
 //! ([`crate::http`]), and an endpoint that keeps failing is left alone for a while. A question that is
-//! refused for itself (400, 413, 422) fails alone; whatever else goes wrong is an error of all. When the
-//! caller goes away, no further question is asked.
+//! refused for itself (400, 413, 422) fails alone; whatever else goes wrong is an error of all. Once the
+//! [`Call`] is withdrawn, no further question is asked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use topshelf_core::{Ask, LanguageModel, ModelIdentity, PassageFailure, Tell, Usage, Written};
+use topshelf_core::{Ask, Call, LanguageModel, ModelIdentity, PassageFailure, Tell, Written};
 
 use crate::breaker::Breaker;
-use crate::caller::{Caller, on_a_thread};
-use crate::chat::{Api, ChatModel};
+use crate::chat::{Api, ChatModel, CountedAnswer};
 use crate::error::{RemoteError, Result};
 use crate::key::{self, NoKey};
 use crate::price::{Amount, Meter};
+use crate::thread::on_a_thread;
 
 /// The name of this stage in errors.
 const STAGE: &str = "rerank";
@@ -105,36 +105,32 @@ impl RemoteModel {
 type Outcome = std::result::Result<Written, PassageFailure>;
 
 impl Client {
-    /// Asks within the budget; the answer says what it cost, and the caller hears it, also of one that
-    /// broke off.
+    /// Asks within the budget. What it took is spent on the call, also if the answer breaks off.
     fn metered(
         &self,
+        call: &Call,
         ask: &Ask,
-        caller: &dyn Caller,
-        call: impl FnOnce(&mut Written) -> Result<()>,
+        question: impl FnOnce(&mut CountedAnswer) -> Result<()>,
     ) -> Result<Written> {
         let bytes = ask.prompt.texts().map(str::len).sum();
         let guess = Amount::guess(bytes, ask.max_tokens, 0);
         let settled = self.meter.run(guess, |told| {
-            let mut written = Written::default();
-            let outcome = call(&mut written);
-            let Usage { input_tokens: input, output_tokens: output, .. } = written.usage;
-            let amount = Amount { input, output, searches: 0 };
+            let mut counted = CountedAnswer::default();
+            let outcome = question(&mut counted);
+            let is_nothing = counted == CountedAnswer::default();
+            let CountedAnswer { written, amount } = counted;
             *told = match &outcome {
-                Err(_) if written == Written::default() => None,
+                Err(_) if is_nothing => None,
                 Err(_) => Some(amount.broken_off(guess, written.text.len())),
-                Ok(()) => (input + output > 0).then_some(amount),
+                Ok(()) => (amount.input + amount.output > 0).then_some(amount),
             };
             outcome.map(|()| written)
         });
-        caller.pays(settled.usage());
-        let cost = settled.cost;
-        let mut written = settled.answer?;
-        written.usage.cost = cost;
-        Ok(written)
+        call.spend(settled.usage());
+        settled.answer
     }
 
-    fn write(&self, asks: &[Ask], caller: &dyn Caller) -> Result<Vec<Outcome>> {
+    fn write(&self, call: &Call, asks: &[Ask]) -> Result<Vec<Outcome>> {
         let chat = self.chat.as_ref().map_err(|missing| missing.error(self.service))?;
         let outcomes: Vec<Mutex<Option<Outcome>>> = asks.iter().map(|_| Mutex::default()).collect();
         let failed: Mutex<Option<RemoteError>> = Mutex::new(None);
@@ -148,10 +144,10 @@ impl Client {
                 }
                 let ask = &asks[place];
                 let asked = self.breaker.check(&self.address).and_then(|()| {
-                    self.metered(ask, caller, |written| {
-                        let answer = chat.write_while(ask, caller);
+                    self.metered(call, ask, |counted| {
+                        let answer = chat.answer(call, ask);
                         self.breaker.learn(&answer);
-                        *written = answer?;
+                        *counted = answer?;
                         Ok(())
                     })
                 });
@@ -201,21 +197,19 @@ impl LanguageModel for RemoteModel {
         &self.identity
     }
 
-    async fn write(&self, asks: &[Ask]) -> topshelf_core::Result<Vec<Outcome>> {
+    async fn write(&self, call: &Call, asks: &[Ask]) -> topshelf_core::Result<Vec<Outcome>> {
         if asks.is_empty() {
             return Ok(Vec::new());
         }
         let (client, asks) = (Arc::clone(&self.client), asks.to_vec());
-        on_a_thread(STAGE, move |caller| client.write(&asks, caller)).await
+        on_a_thread(STAGE, call, move |call| client.write(call, &asks)).await
     }
 
-    async fn stream(&self, ask: &Ask, tell: Tell) -> topshelf_core::Result<Written> {
+    async fn stream(&self, call: &Call, ask: &Ask, tell: Tell) -> topshelf_core::Result<Written> {
         let (client, ask) = (Arc::clone(&self.client), ask.clone());
-        on_a_thread(STAGE, move |caller| {
+        on_a_thread(STAGE, call, move |call| {
             let chat = client.chat.as_ref().map_err(|missing| missing.error(client.service))?;
-            client.metered(&ask, caller, |written| {
-                chat.stream_while(&ask, caller, tell.as_ref(), written)
-            })
+            client.metered(call, &ask, |counted| chat.stream(call, &ask, tell.as_ref(), counted))
         })
         .await
     }

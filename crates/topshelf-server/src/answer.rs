@@ -141,6 +141,8 @@ pub struct RunReport {
     pub milliseconds: f64,
     /// The profile that took part.
     pub profile: Option<String>,
+    /// What a reader has to know: what was skipped, cut, left unread or withheld, and what failed.
+    pub notes: Vec<String>,
 }
 
 /// What a retriever did.
@@ -159,8 +161,8 @@ pub struct RetrieverRan {
 pub struct SecondStageRan {
     /// What the gate saw; absent without one.
     pub gate: Option<GateSaw>,
-    /// Why nothing was reranked: `clear` (by the gate), `no_weight` (in the blend) or `failed` (no
-    /// reranker answered); absent where reranking took place.
+    /// Why nothing was reranked: `clear` (by the gate), `no_weight` (in the blend), `long_query` (by the default
+    /// blend) or `failed` (no reranker answered); absent where reranking took place.
     pub skipped: Option<String>,
     /// The rerankers, in the order in which they ran.
     pub rerankers: Vec<RerankerRan>,
@@ -168,6 +170,8 @@ pub struct SecondStageRan {
     pub failures: Vec<RerankerFailed>,
     /// How the rerank score and the first stage's became one; absent without a blend.
     pub blend: Option<String>,
+    /// What the rerank score counts, if that follows from the default rule and not from a choice.
+    pub default_weight: Option<f32>,
     /// How scores became probabilities.
     pub calibration: String,
     /// What `--min-relevance` withheld; absent without it.
@@ -232,6 +236,8 @@ pub struct RerankerRan {
     /// What computed the scores: engine, version, precision, instruction set; and where the ONNX
     /// runtime was fallen back to, why.
     pub engine: String,
+    /// What its scores mean: `logit`, `max_sim`, `probability`, `rank`, `service`.
+    pub scale: String,
     /// Pairs scored.
     pub pairs: usize,
     /// Those of them whose score was in the cache.
@@ -349,6 +355,7 @@ impl From<&Report> for RunReport {
             second_stage: report.second_stage.as_ref().map(SecondStageRan::from),
             milliseconds: report.milliseconds,
             profile: None,
+            notes: report.notes().iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -365,6 +372,7 @@ impl From<&topshelf_core::SecondStageReport> for SecondStageRan {
             skipped: report.skipped.map(|skipped| match skipped {
                 Skipped::Clear => "clear".to_owned(),
                 Skipped::NoWeight => "no_weight".to_owned(),
+                Skipped::LongQuery { .. } => "long_query".to_owned(),
                 Skipped::Failed => "failed".to_owned(),
             }),
             rerankers: report.rerankers.iter().map(RerankerRan::from).collect(),
@@ -379,6 +387,7 @@ impl From<&topshelf_core::SecondStageReport> for SecondStageRan {
                 })
                 .collect(),
             blend: report.blend.clone(),
+            default_weight: report.default_weight,
             calibration: report.calibration.clone(),
             threshold: report.threshold.as_ref().map(|threshold| ThresholdWithheld {
                 min_relevance: threshold.min_relevance,
@@ -395,11 +404,13 @@ impl From<&topshelf_core::SecondStageReport> for SecondStageRan {
 
 impl RerankerRan {
     /// A reranker that had nothing to do.
-    pub fn idle(identity: &topshelf_core::ModelIdentity) -> Self {
+    pub fn idle(reranker: &dyn topshelf_core::Reranker) -> Self {
+        let identity = reranker.identity();
         Self {
             model: identity.name.clone(),
             fingerprint: identity.fingerprint.clone(),
             engine: identity.engine.clone(),
+            scale: reranker.scale().to_string(),
             pairs: 0,
             cached: 0,
             unscored: 0,
@@ -419,6 +430,7 @@ impl From<&topshelf_core::RerankReport> for RerankerRan {
             model: report.model.clone(),
             fingerprint: report.fingerprint.clone(),
             engine: report.engine.clone(),
+            scale: report.scale.to_string(),
             pairs: report.pairs,
             cached: report.cached,
             unscored: report.unscored,

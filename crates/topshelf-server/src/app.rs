@@ -8,13 +8,15 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{HOST, ORIGIN};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
-use topshelf_core::{Journal, Query, RetrieverReport, SecondStageReport};
+use topshelf_core::setup::LONGEST_DEADLINE;
+use topshelf_core::{Call, Query, RetrieverReport, SecondStageReport};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 use tracing::Instrument as _;
 
@@ -262,22 +264,25 @@ pub(crate) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
     milliseconds(DEADLINE.as_str(), number.unwrap_or(f64::NAN)).map(Some)
 }
 
-/// The longest deadline, in milliseconds: a day.
-pub(crate) const LONGEST_DEADLINE: f64 = 86_400_000.0;
-
 /// A deadline in milliseconds.
 ///
 /// # Errors
 ///
 /// [`ServeError::WrongField`] for a number that is none, or not in the range.
 pub(crate) fn milliseconds(field: &str, number: f64) -> Result<Duration> {
-    if number > 0.0 && number <= LONGEST_DEADLINE {
-        return Ok(Duration::from_secs_f64(number / 1e3));
-    }
-    Err(ServeError::WrongField {
+    topshelf_core::setup::milliseconds(number).map_err(|_| ServeError::WrongField {
         field: field.to_owned(),
-        reason: format!("expected milliseconds above 0, and {LONGEST_DEADLINE} at most"),
+        reason: format!(
+            "expected milliseconds above 0, and {} at most",
+            LONGEST_DEADLINE.as_millis()
+        ),
     })
+}
+
+/// The call of the request, which began with it; of a request that came past [`every_request`], a new
+/// one.
+pub(crate) fn call(head: &Parts) -> Call {
+    head.extensions.get::<Call>().cloned().unwrap_or_default()
 }
 
 /// A name for an answer: 32 hexadecimal digits that no other has, in all likelihood.
@@ -311,8 +316,8 @@ async fn wrong_method(request: Request) -> Response {
 }
 
 /// Names the request, asks for its key, and tells of the answer: in headers, figures and the log.
-async fn every_request(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let start = Instant::now();
+async fn every_request(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let call = Call::new();
     let given = request.headers().get(&REQUEST_ID).filter(|id| id.len() <= 128).cloned();
     let id = given.or_else(|| HeaderValue::from_str(&app.name_request()).ok());
     let shown_id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
@@ -322,17 +327,17 @@ async fn every_request(State(app): State<Arc<App>>, request: Request, next: Next
     // Paths that are none of ours are as many as clients can think of.
     let route = route.unwrap_or_else(|| "none".to_owned());
     let span = traces::of_request(&method, &route, shown_id, request.headers());
-    let journal = Journal::default();
+    request.extensions_mut().insert(call.clone());
     let mut key = None;
     let allowed = app.check_origin(request.headers());
     let mut response = match allowed.and_then(|()| app.check_key(&path, request.headers())) {
         Ok(name) => {
             key = name;
-            journal.within(next.run(request).instrument(span.clone())).await
+            next.run(request).instrument(span.clone()).await
         }
         Err(error) => Dialect::of_path(&path).error(&error),
     };
-    let took = start.elapsed();
+    let took = call.began().elapsed();
     let ran = response.extensions_mut().remove::<Ran>().unwrap_or_default();
     let kind = response.extensions_mut().remove::<&'static str>();
     let status = response.status().as_u16();
@@ -357,7 +362,7 @@ async fn every_request(State(app): State<Arc<App>>, request: Request, next: Next
     }
     let milliseconds = |time: Duration| HeaderValue::from(time.as_millis() as u64);
     headers.insert("x-total-time", milliseconds(took));
-    headers.insert("x-queue-time", milliseconds(journal.waited()));
+    headers.insert("x-queue-time", milliseconds(call.waited()));
     headers.insert("x-inference-time", milliseconds(ran.took));
     if !ran.model.is_empty() {
         headers.insert("x-topshelf-model", in_a_header(&ran.model));

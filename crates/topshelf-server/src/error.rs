@@ -140,11 +140,11 @@ pub enum ServeError {
     },
 
     /// No index is served at all.
-    #[error("no index is served here; start the server with --index DIR")]
+    #[error("no index is served here, and this request needs one")]
     NoIndex,
 
     /// The index is not to be changed by requests.
-    #[error("index '{index}' is served read-only; start the server with --writable to change it")]
+    #[error("index '{index}' is served read-only: it can be searched, and not changed")]
     ReadOnly {
         /// Its name.
         index: String,
@@ -152,7 +152,7 @@ pub enum ServeError {
 
     /// A web page of another origin asks.
     #[error(
-        "web pages of {origin} may not ask here; start the server with --cors {origin} to let them"
+        "web pages of {origin} may not ask here; the server's own pages may, and those of the origins that it allows"
     )]
     ForeignOrigin {
         /// Where the page is from.
@@ -169,7 +169,7 @@ pub enum ServeError {
 
     /// The key is good for asking only.
     #[error(
-        "the key \"{key}\" may ask, and change nothing; a key made with `topshelf keys new NAME --may-change` may"
+        "the key \"{key}\" may ask, and change nothing; changes need a key that was made for them"
     )]
     MayNotChange {
         /// Its name.

@@ -54,6 +54,6 @@ pub use options::{Limits, LogQueries, ServeOptions};
 pub use shadow::Shadow;
 pub use shelf::{
     AddedDocuments, Document, IndexCard, ModelCard, ModelRole, QueueFigures, RemovedDocuments,
-    Reranking, Retrieval, Shelf, Survivors,
+    Shelf,
 };
 pub use traces::Traces;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use topshelf_core::{Passage, Query, Ranking, Reranker, Scale};
+use topshelf_core::{Call, Passage, Query, Ranking, Reranker, Scale};
 use tracing::Instrument as _;
 
 use crate::app::App;
@@ -65,7 +65,7 @@ async fn agreement(
     passages: &[Arc<Passage>],
     best: &HashSet<String>,
 ) -> topshelf_core::Result<f64> {
-    let outcomes = reranker.score(query, passages).await?;
+    let outcomes = reranker.score(&Call::new(), query, passages).await?;
     let scored = passages
         .iter()
         .zip(&outcomes)
@@ -97,6 +97,7 @@ mod tests {
 
         async fn score(
             &self,
+            _: &Call,
             _: &Query,
             passages: &[Arc<Passage>],
         ) -> topshelf_core::Result<Vec<RerankOutcome>> {

@@ -1,7 +1,7 @@
 //! The seam between the server and what it serves: [`Shelf`].
 //!
-//! Requests come as words ([`Retrieval`], [`Reranking`]); the shelf answers the pipeline that they
-//! mean, made of stages that are in memory. What is absent in the words is as the server was started.
+//! A request is a [`SetupPatch`], a change to the setup that the server was started with; the shelf answers the
+//! pipeline that they make together, of stages that are in memory.
 //! A shelf loads nothing because a request names it: a name that it does not serve is
 //! [`crate::ServeError::UnknownModel`], since a client that could name any address or file would have the
 //! server fetch it.
@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use topshelf_core::{Embedder, Metadata, Pipeline, SecondStage};
+use topshelf_core::{Embedder, Metadata, Pipeline, SecondStage, Setup, SetupPatch};
 use utoipa::ToSchema;
 
 use crate::error::Result;
@@ -32,25 +32,27 @@ pub trait Shelf: Send + Sync + 'static {
     /// The tuned pipeline that requests get unless they say otherwise.
     fn profile(&self) -> Option<String>;
 
-    /// What reorders candidates that come with the request; `None` for `none`.
+    /// The setup of a request: what the server was started with, and the patch laid over it.
     ///
     /// # Errors
     ///
-    /// [`crate::ServeError::UnknownModel`]; [`crate::ServeError::Core`] for numbers that mean nothing.
-    fn second_stage(&self, reranking: &Reranking) -> Result<Option<SecondStage>>;
+    /// [`crate::ServeError::Core`] for numbers that mean nothing and for what cannot be combined.
+    fn setup(&self, patch: &SetupPatch) -> Result<Setup>;
 
-    /// The whole pipeline over an index. `top` is how many results are wanted.
+    /// What reorders candidates that come with the request; `None` where nothing is reranked.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ServeError::UnknownModel`].
+    fn second_stage(&self, setup: &Setup) -> Result<Option<SecondStage>>;
+
+    /// The whole pipeline over an index; over the default one without a name.
     ///
     /// # Errors
     ///
     /// As [`Self::second_stage`]; [`crate::ServeError::UnknownIndex`]; [`crate::ServeError::Core`] for a retriever
     /// that the index does not have.
-    fn pipeline(
-        &self,
-        retrieval: &Retrieval,
-        reranking: &Reranking,
-        top: usize,
-    ) -> Result<Pipeline>;
+    fn pipeline(&self, index: Option<&str>, setup: &Setup) -> Result<Pipeline>;
 
     /// The bi-encoder of that name; the default one without a name.
     ///
@@ -101,53 +103,6 @@ pub struct QueueFigures {
     pub answered: u64,
     /// Requests whose callers went away.
     pub withdrawn: u64,
-}
-
-/// How candidates are reordered.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reranking {
-    /// The reranker's name or alias, or `none`.
-    pub rerank: Option<String>,
-    /// Dearer rerankers for the best of the one before.
-    pub then: Vec<Survivors>,
-    /// What the rerank score counts beside the first stage's, 0 to 1.
-    pub blend: Option<f32>,
-    /// Results below this probability are withheld.
-    pub min_relevance: Option<f32>,
-    /// Skips reranking where the first stage is clear: `margin:dense:3>=0.05`, or `none`.
-    pub gate: Option<String>,
-    /// The best order there is after that time.
-    pub deadline: Option<Duration>,
-    /// Whether it is an error if no reranker answers.
-    pub strict: Option<bool>,
-}
-
-/// A dearer reranker for the best of the one before.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Survivors {
-    /// Its name.
-    pub model: String,
-    /// How many it reads.
-    #[schema(minimum = 1)]
-    pub keep: usize,
-}
-
-/// Where candidates come from.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Retrieval {
-    /// The index; the default one without a name.
-    pub index: Option<String>,
-    /// `bm25`, `dense`, `hybrid`, `colbert`, `hybrid-colbert`.
-    pub retriever: Option<String>,
-    /// `rrf`, `min-max`, `z-score`.
-    pub fusion: Option<String>,
-    /// The k of reciprocal rank fusion.
-    pub rrf_k: Option<f32>,
-    /// The retrievers' weights for the other fusions.
-    pub weights: Vec<f32>,
-    /// Candidates of each retriever.
-    pub depth: Option<usize>,
 }
 
 /// What a model is for.

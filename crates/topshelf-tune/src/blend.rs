@@ -12,12 +12,11 @@
 //! every fold: then the reranker gains nothing here, or hurts, and is left out.
 
 use serde::Serialize;
-use topshelf_core::{Blend, BlendScore};
+use topshelf_core::{Blend, BlendPolicy, BlendScore, Setup};
 
 use crate::error::Result;
 use crate::judged::{Judged, folds, mean};
 use crate::record::Recording;
-use crate::setup::Setup;
 use crate::trial::Trial;
 
 /// The weight that a fitted one is drawn towards.
@@ -62,7 +61,7 @@ pub(crate) fn weighted(setup: &Setup, score: BlendScore) -> Vec<(f32, Setup)> {
         let weight = step as f32 / STEPS as f32;
         let mut setup = setup.clone();
         if let Some(reranking) = &mut setup.second_stage {
-            reranking.blend = Some(Blend { weight, rerank: score });
+            reranking.blend = Some(BlendPolicy::Fixed(Blend { weight, rerank: score }));
         }
         (weight, setup)
     };

@@ -5,15 +5,14 @@
 //! candidate without a judgment counts as not relevant, as the measures have it.
 
 use serde::Serialize;
-use topshelf_core::Scale;
 use topshelf_core::calibrate::{
     Calibration, JudgedScore, ReliabilityBin, expected_calibration_error, reliability,
 };
+use topshelf_core::{Scale, Setup};
 
 use crate::error::Result;
 use crate::judged::{Judged, folds};
 use crate::record::Recording;
-use crate::setup::Setup;
 
 /// Bins of a reliability diagram.
 pub const BINS: usize = 10;
@@ -46,7 +45,7 @@ impl Scored {
         setup: &Setup,
         queries: &[usize],
     ) -> Result<Option<Self>> {
-        let Some(last) = setup.second_stage.as_ref().and_then(|stage| stage.cascade.last()) else {
+        let Some(last) = setup.second_stage.as_ref().map(|stage| stage.cascade.last()) else {
             return Ok(None);
         };
         let model = recording.model(&last.model)?;

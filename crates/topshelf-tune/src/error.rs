@@ -15,7 +15,7 @@ pub enum TuneError {
     /// Too few judged queries to fit and to measure.
     #[error(
         "there are {queries} judged queries, and tuning wants at least {least}: half of them to \
-         choose by and half to measure with; judge more with `topshelf judge`"
+         choose by and half to measure with; judge more"
     )]
     TooFewQueries {
         /// Judged queries.

@@ -11,12 +11,11 @@
 //! gains little, skipping at random loses little, and that is no merit of the gate.
 
 use serde::{Deserialize, Serialize};
-use topshelf_core::{Gate, GateSignal, Ranking};
+use topshelf_core::{Gate, GateSignal, Ranking, RetrieverKind, Retrievers};
 use topshelf_eval::compare_paired;
 
 use crate::error::Result;
 use crate::judged::{folds, mean};
-use crate::setup::Retrievers;
 
 /// The seed of resampling: the same figures give the same interval every time.
 const SEED: u64 = 1;
@@ -111,24 +110,21 @@ pub(crate) struct Seen {
 }
 
 /// The signals that candidates of these retrievers have.
-pub(crate) fn signals(retriever: Retrievers) -> Vec<GateSignal> {
-    let stages: &[&str] = match retriever {
-        Retrievers::Bm25 => &["bm25"],
-        Retrievers::Dense => &["dense"],
-        Retrievers::Hybrid => &["bm25", "dense", "fused"],
-        Retrievers::Colbert => &["colbert"],
-        Retrievers::HybridColbert => &["bm25", "colbert", "fused"],
-    };
+pub(crate) fn signals(retrievers: Retrievers) -> Vec<GateSignal> {
+    let mut stages: Vec<&str> = retrievers.iter().map(RetrieverKind::name).collect();
+    if retrievers.are_fused() {
+        stages.push(topshelf_core::fuse::STAGE);
+    }
     let mut signals = Vec::new();
     for stage in stages {
         for k in [2, 3, 5, 10] {
-            let stage = (*stage).to_owned();
+            let stage = stage.to_owned();
             signals.push(GateSignal::Margin { stage: stage.clone(), k });
             signals.push(GateSignal::RelativeMargin { stage: stage.clone(), k });
             signals.push(GateSignal::Spread { stage, k });
         }
     }
-    if retriever.fuses() {
+    if retrievers.are_fused() {
         signals.extend([3, 5, 10].map(|k| GateSignal::Agreement { k }));
     }
     signals
@@ -340,7 +336,7 @@ mod tests {
     #[test]
     fn a_signal_that_tells_is_found_and_switched_on() {
         let terms = GateTerms::default();
-        let fitted = fit(Retrievers::Bm25, terms, &seen(100, true), &seen(80, true)).unwrap();
+        let fitted = fit(Retrievers::BM25, terms, &seen(100, true), &seen(80, true)).unwrap();
         assert!(fitted.accepted, "{fitted:?}");
         let shown = fitted.held_out.unwrap();
         assert!((shown.skipped - 0.5).abs() < 1e-9 && shown.loss.abs() < 1e-9, "{shown:?}");
@@ -353,7 +349,7 @@ mod tests {
     #[test]
     fn a_signal_that_tells_nothing_stays_off() {
         let terms = GateTerms::default();
-        let fitted = fit(Retrievers::Bm25, terms, &seen(100, false), &seen(80, false)).unwrap();
+        let fitted = fit(Retrievers::BM25, terms, &seen(100, false), &seen(80, false)).unwrap();
         assert!(!fitted.accepted, "{fitted:?}");
         assert!(fitted.reason.contains("signals") || fitted.reason.contains("wanted"));
     }
@@ -361,14 +357,14 @@ mod tests {
     #[test]
     fn few_queries_show_nothing() {
         let terms = GateTerms::default();
-        let fitted = fit(Retrievers::Bm25, terms, &seen(100, true), &seen(40, true)).unwrap();
+        let fitted = fit(Retrievers::BM25, terms, &seen(100, true), &seen(40, true)).unwrap();
         assert!(!fitted.accepted && fitted.reason.contains("50 queries"), "{fitted:?}");
     }
 
     #[test]
     fn what_held_only_in_training_stays_off() {
         let terms = GateTerms::default();
-        let fitted = fit(Retrievers::Bm25, terms, &seen(100, true), &seen(80, false)).unwrap();
+        let fitted = fit(Retrievers::BM25, terms, &seen(100, true), &seen(80, false)).unwrap();
         assert!(!fitted.accepted && fitted.gate.is_some(), "{fitted:?}");
         assert!(fitted.reason.contains("held-out half"), "{}", fitted.reason);
     }

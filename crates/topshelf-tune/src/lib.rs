@@ -11,7 +11,6 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`setup`] | a pipeline in words: depth, fusion, rerankers, policies |
 //! | [`profile`] | a setup on disk, with the evidence for it |
 //! | [`record`](mod@record) | asks the stages, and replays what they answered |
 //! | [`rate`](mod@rate) | what rerankers take of time and money |
@@ -33,7 +32,6 @@ pub mod profile;
 pub mod rate;
 pub mod record;
 pub mod search;
-pub mod setup;
 mod trial;
 
 pub use error::{Result, TuneError};
@@ -42,4 +40,3 @@ pub use outcome::Tuned;
 pub use profile::Profile;
 pub use record::{Recording, Stages, record};
 pub use search::{Budget, TuneOptions, tune};
-pub use setup::{Retrievers, Setup};

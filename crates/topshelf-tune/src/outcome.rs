@@ -2,7 +2,7 @@
 //! it says that it is one of left-out folds.
 
 use serde::Serialize;
-use topshelf_core::Ranking;
+use topshelf_core::{Ranking, Setup};
 use topshelf_eval::{Comparison, compare_paired};
 
 use crate::blend::BlendFit;
@@ -11,7 +11,6 @@ use crate::error::Result;
 use crate::gate::GateFit;
 use crate::profile::{Evidence, Profile};
 use crate::rate::Paid;
-use crate::setup::Setup;
 use crate::trial::Trial;
 
 /// The seed of resampling: the same figures give the same interval every time.
@@ -166,8 +165,7 @@ impl Tuned {
     pub fn profile(&self, data: &str) -> Profile {
         let gate = self.gate.as_ref().filter(|gate| gate.accepted);
         Profile {
-            first_stage: self.setup.first_stage.clone(),
-            second_stage: self.setup.second_stage.clone(),
+            setup: self.setup.clone(),
             evidence: Some(Evidence {
                 data: data.to_owned(),
                 measure: self.measure.clone(),

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use topshelf_core::setup::{DEFAULT_TOP, milliseconds};
+use topshelf_core::{ContextOptions, FirstStageSetup, OnFailure, SecondStageSetup, Setup};
 
 use crate::error::{Result, TuneError};
 use crate::gate::Coverage;
-use crate::setup::{FirstStage, Reranking, Setup};
 
 /// The file that commands look for in the working folder.
 pub const FILE_NAME: &str = "topshelf.toml";
@@ -19,17 +20,33 @@ const HEAD: &str = "\
 ";
 
 /// A setup with the evidence for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+///
+/// The file has the fields of [`Setup`], without those that are as usual, and the evidence.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    /// Where candidates come from.
-    pub first_stage: FirstStage,
-    /// What reorders them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub second_stage: Option<Reranking>,
+    /// The pipeline.
+    pub setup: Setup,
     /// What is known of it; absent in a profile written by hand.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+}
+
+/// A profile as it is written: parts that are as usual are left out.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    top: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deadline_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on_failure: Option<OnFailure>,
+    first_stage: FirstStageSetup,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    second_stage: Option<SecondStageSetup>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    context: Option<ContextOptions>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evidence: Option<Evidence>,
 }
 
 /// What was measured of a setup, on queries that it was not chosen by.
@@ -73,14 +90,8 @@ impl Profile {
         let text = fs::read_to_string(path)
             .map_err(|source| TuneError::ReadProfile { path: path.to_owned(), source })?;
         let bad = |reason: String| TuneError::BadProfile { path: path.to_owned(), reason };
-        let own: Self = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
-        if own.first_stage.depth == 0 {
-            return Err(bad(topshelf_core::Error::DepthZero.to_string()));
-        }
-        if own.second_stage.as_ref().is_some_and(|stage| stage.cascade.is_empty()) {
-            return Err(bad("second_stage has no reranker in its cascade".to_owned()));
-        }
-        Ok(own)
+        let own: ProfileFile = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        own.read().map_err(|error| bad(error.to_string()))
     }
 
     /// Writes it; a file that is there is replaced in one step.
@@ -91,54 +102,99 @@ impl Profile {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let fail = |source| TuneError::WriteProfile { path: path.to_owned(), source };
-        let text = toml::to_string(self).map_err(|error| fail(std::io::Error::other(error)))?;
+        let file = ProfileFile::from(self.clone());
+        let text = toml::to_string(&file).map_err(|error| fail(std::io::Error::other(error)))?;
         let beside = path.with_extension("toml.new");
         fs::write(&beside, format!("{HEAD}{text}")).map_err(fail)?;
         fs::rename(&beside, path).map_err(fail)
     }
 
-    /// The pipeline, without the evidence.
-    pub fn setup(&self) -> Setup {
-        let Self { first_stage, second_stage, .. } = self.clone();
-        Setup { first_stage, second_stage }
-    }
-
     /// Whether its gate has been shown to pay; true where there is none.
     pub fn gate_is_shown(&self) -> bool {
-        let gated = self.second_stage.as_ref().is_some_and(|stage| stage.gate.is_some());
+        let second = self.setup.second_stage.as_ref();
+        let gated = second.is_some_and(|stage| stage.gate.is_some());
         !gated || self.evidence.as_ref().is_some_and(|evidence| evidence.gate.is_some())
+    }
+}
+
+impl ProfileFile {
+    /// The profile that it describes, checked.
+    fn read(self) -> topshelf_core::Result<Profile> {
+        let usual = Setup::default();
+        let setup = Setup {
+            // A shallow first stage is not asked for more results than it has candidates.
+            top: self.top.unwrap_or(DEFAULT_TOP.min(self.first_stage.depth.max(1))),
+            deadline: self.deadline_ms.map(milliseconds).transpose()?,
+            on_failure: self.on_failure.unwrap_or(usual.on_failure),
+            first_stage: self.first_stage,
+            second_stage: self.second_stage,
+            context: self.context.unwrap_or(usual.context),
+        };
+        setup.check()?;
+        Ok(Profile { setup, evidence: self.evidence })
+    }
+}
+
+impl From<Profile> for ProfileFile {
+    fn from(profile: Profile) -> Self {
+        let Profile { setup, evidence } = profile;
+        let usual = Setup::default();
+        let Setup { top, deadline, on_failure, first_stage, second_stage, context } = setup;
+        Self {
+            top: Some(top).filter(|top| *top != usual.top),
+            deadline_ms: deadline.map(|time| time.as_secs_f64() * 1e3),
+            on_failure: Some(on_failure).filter(|own| *own != usual.on_failure),
+            first_stage,
+            second_stage,
+            context: Some(context).filter(|own| *own != usual.context),
+            evidence,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use topshelf_core::{Blend, BlendScore, Calibration, EarlyStop, Fusion, Gate, WindowOptions};
+    use topshelf_core::{
+        Blend, BlendPolicy, BlendScore, Bm25Options, Calibration, Cascade, CascadeStep, EarlyStop,
+        Fusion, Gate, Retrievers, TokenVectorUse, WindowOptions,
+    };
 
     use super::*;
-    use crate::setup::{Bm25, Retrievers, Step};
 
     fn profile() -> Profile {
-        let step = |model: &str, keep, early_stop| Step {
+        let step = |model: &str, keep, early_stop| CascadeStep {
             model: model.to_owned(),
             fingerprint: Some("ab12".to_owned()),
             keep,
             early_stop,
         };
         let stop = EarlyStop { slope: 1.5, intercept: -0.25, bound: 0.5, risk: 0.05 };
-        Profile {
-            first_stage: FirstStage {
-                retriever: Retrievers::Hybrid,
+        let setup = Setup {
+            first_stage: FirstStageSetup {
+                retriever: Some(Retrievers::HYBRID),
                 depth: 50,
                 fusion: Some(Fusion::Rrf { k: 60.0 }),
-                bm25: Some(Bm25 { k1: 0.9, b: 0.4, title_weight: 1.0 }),
+                bm25: Bm25Options::default(),
             },
-            second_stage: Some(Reranking {
-                cascade: vec![step("small", None, None), step("large", Some(20), Some(stop))],
+            second_stage: Some(SecondStageSetup {
+                cascade: Cascade {
+                    first: step("small", None, None),
+                    then: vec![step("large", Some(20), Some(stop))],
+                },
                 windows: Some(WindowOptions::default()),
-                blend: Some(Blend { weight: 0.45, rerank: BlendScore::Probability }),
+                blend: Some(BlendPolicy::Fixed(Blend {
+                    weight: 0.45,
+                    rerank: BlendScore::Probability,
+                })),
                 calibration: Calibration::Isotonic { points: vec![(-1.0, 0.125), (2.0, 0.5)] },
                 gate: Some(Gate { signal: "margin:dense:3".parse().unwrap(), threshold: 0.125 }),
+                min_relevance: None,
+                token_vectors: TokenVectorUse::Stored,
             }),
+            ..Setup::default()
+        };
+        Profile {
+            setup,
             evidence: Some(Evidence {
                 data: "mine".to_owned(),
                 measure: "nDCG@10".to_owned(),
@@ -170,7 +226,14 @@ mod tests {
         profile().save(&path).unwrap();
         assert_eq!(Profile::open(&path).unwrap(), profile());
         assert!(profile().gate_is_shown());
-        let bare = Profile { second_stage: None, evidence: None, ..profile() };
+        let setup = Setup {
+            top: 7,
+            deadline: Some(std::time::Duration::from_millis(150)),
+            on_failure: OnFailure::Fail,
+            context: ContextOptions { token_budget: 500, ..ContextOptions::default() },
+            ..profile().setup.without_reranking()
+        };
+        let bare = Profile { setup, evidence: None };
         bare.save(&path).unwrap();
         assert_eq!(Profile::open(&path).unwrap(), bare);
         assert!(bare.gate_is_shown());

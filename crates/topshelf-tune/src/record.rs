@@ -13,13 +13,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Error, Journal, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker, Retriever,
-    Scale, Usage,
+    Call, Error, FirstStageSetup, ModelIdentity, Passage, Query, Ranking, RerankOutcome, Reranker,
+    Retriever, RetrieverKind, Scale, Setup,
 };
 
 use crate::error::{Result, TuneError};
 use crate::rate::{Paid, Rate};
-use crate::setup::{FirstStage, Reranking, Retrievers, Setup};
 
 /// Queries on which a reranker's pace is measured.
 const TIMED: usize = 12;
@@ -104,7 +103,7 @@ pub(crate) struct Replayed {
 pub async fn record(
     stages: &Stages,
     queries: &[(String, Query)],
-    first_stages: &[FirstStage],
+    first_stages: &[FirstStageSetup],
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Recording> {
     let depths: BTreeSet<usize> = first_stages.iter().map(|first| first.depth).collect();
@@ -128,17 +127,17 @@ pub async fn record(
     for contender in &stages.rerankers {
         let identity = contender.reranker.identity().clone();
         let (name, scale) = (contender.name.clone(), contender.reranker.scale());
-        let journal = Journal::default();
-        let rate = journal.within(rate(contender.bare.as_ref(), &recorded)).await;
-        let rate = rate.map_err(|error| after_spending(error, &journal))?;
+        let call = Call::new();
+        let rate = rate(&call, contender.bare.as_ref(), &recorded).await;
+        let rate = rate.map_err(|error| after_spending(error, &call))?;
         models.push(Model { name, identity, scale, rate });
     }
     for (done, own) in recorded.iter_mut().enumerate() {
         let passages = own.wanted(first_stages)?;
         for contender in &stages.rerankers {
-            let journal = Journal::default();
-            let scoring = journal.within(contender.reranker.score(&own.query, &passages));
-            let outcomes = scoring.await.map_err(|error| error.after_spending(journal.spent()))?;
+            let call = Call::new();
+            let scoring = contender.reranker.score(&call, &own.query, &passages);
+            let outcomes = scoring.await.map_err(|error| error.after_spending(call.spent()))?;
             if outcomes.len() != passages.len() {
                 let (stage, expected) = (contender.name.clone(), passages.len());
                 return Err(Error::ScoreCount { stage, expected, got: outcomes.len() }.into());
@@ -152,9 +151,9 @@ pub async fn record(
 }
 
 /// The same with what was spent before it.
-fn after_spending(error: TuneError, journal: &Journal) -> TuneError {
+fn after_spending(error: TuneError, call: &Call) -> TuneError {
     match error {
-        TuneError::Core(error) => TuneError::Core(error.after_spending(journal.spent())),
+        TuneError::Core(error) => TuneError::Core(error.after_spending(call.spent())),
         other => other,
     }
 }
@@ -170,7 +169,7 @@ async fn find(
     let Some(retriever) = retriever else { return Ok(at_depths) };
     for depth in depths {
         let start = Instant::now();
-        let ranking = match retriever.retrieve(query, *depth).await {
+        let ranking = match retriever.retrieve(&Call::new(), query, *depth).await {
             Ok(ranking) => ranking,
             Err(Error::NothingToLookUp { .. }) => {
                 Ranking::new(retriever.name(), Scale::Rank, std::iter::empty())?
@@ -190,7 +189,7 @@ async fn find(
 }
 
 /// What it takes: the median time of a byte over a sample of queries, and what is paid for them all.
-async fn rate(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<Rate> {
+async fn rate(call: &Call, reranker: &dyn Reranker, queries: &[Recorded]) -> Result<Rate> {
     let (mut rate, mut paces) = (Rate::default(), Vec::new());
     let step = queries.len().div_ceil(TIMED).max(1);
     for query in queries.iter().step_by(step) {
@@ -200,12 +199,10 @@ async fn rate(reranker: &dyn Reranker, queries: &[Recorded]) -> Result<Rate> {
             continue;
         }
         let bytes: usize = passages.iter().map(|passage| bytes(&query.query, passage)).sum();
-        let start = Instant::now();
-        let outcomes = reranker.score(&query.query, &passages).await?;
-        paces.push(start.elapsed().as_secs_f64() * 1e3 / bytes as f64);
-        let mut used = Usage::default();
-        outcomes.iter().flatten().for_each(|scored| used += scored.usage);
-        rate.learn(bytes, passages.len(), used);
+        let part = call.part();
+        reranker.score(&part, &query.query, &passages).await?;
+        paces.push(part.began().elapsed().as_secs_f64() * 1e3 / bytes as f64);
+        rate.learn(bytes, passages.len(), part.spent());
     }
     paces.sort_by(f64::total_cmp);
     rate.pace = paces.get(paces.len() / 2).copied().unwrap_or_default();
@@ -224,8 +221,9 @@ impl Recorded {
     }
 
     /// The candidates of a first stage and the milliseconds that it takes.
-    fn candidates(&self, first: &FirstStage) -> Result<(Ranking, f64)> {
-        if first.retriever.by_tokens() {
+    fn candidates(&self, first: &FirstStageSetup) -> Result<(Ranking, f64)> {
+        let retrievers = first.retrievers();
+        if retrievers.contains(RetrieverKind::Colbert) {
             return Err(TuneError::NothingFound); // it is not asked
         }
         let of = |wanted: bool, found: &BTreeMap<usize, Found>| {
@@ -233,12 +231,12 @@ impl Recorded {
             Some((found.ranking.clone(), found.milliseconds))
         };
         let found = [
-            of(first.retriever.by_words(), &self.bm25),
-            of(first.retriever.by_meaning(), &self.dense),
+            of(retrievers.contains(RetrieverKind::Bm25), &self.bm25),
+            of(retrievers.contains(RetrieverKind::Dense), &self.dense),
         ];
         let (mut rankings, times): (Vec<Ranking>, Vec<f64>) = found.into_iter().flatten().unzip();
-        let ranking = match (first.retriever, rankings.pop()) {
-            (Retrievers::Hybrid, Some(last)) => {
+        let ranking = match (retrievers.are_fused(), rankings.pop()) {
+            (true, Some(last)) => {
                 rankings.push(last);
                 first.fusion.clone().unwrap_or_default().fuse(rankings)?
             }
@@ -249,7 +247,7 @@ impl Recorded {
     }
 
     /// Every passage that is a candidate in one of the first stages, once.
-    fn wanted(&self, first_stages: &[FirstStage]) -> Result<Vec<Arc<Passage>>> {
+    fn wanted(&self, first_stages: &[FirstStageSetup]) -> Result<Vec<Arc<Passage>>> {
         let (mut wanted, mut seen) = (Vec::new(), HashSet::new());
         for first in first_stages {
             for hit in self.candidates(first)?.0.into_hits() {
@@ -308,13 +306,13 @@ impl Recording {
     pub(crate) fn replay(&self, setup: &Setup, query: usize, top: usize) -> Result<Replayed> {
         let own = &self.queries[query];
         let (candidates, mut milliseconds) = own.candidates(&setup.first_stage)?;
-        let Some(reranking) = &setup.second_stage else {
+        let spent = Arc::new(Mutex::new(Spent::default()));
+        let Some(stage) = self.second_stage(setup, query, &spent)? else {
             let ranking = candidates.clone();
             return Ok(Replayed { candidates, ranking, milliseconds, pairs: 0, paid: None });
         };
-        let spent = Arc::new(Mutex::new(Spent::default()));
-        let stage = self.second_stage(reranking, query, &spent)?;
-        let run = stage.run(&own.query, &candidates, top, Instant::now());
+        let call = Call::new();
+        let run = stage.run(&call, &own.query, &candidates, top);
         let (ranking, report) = pollster::block_on(run)?;
         let spent = *spent.lock().unwrap_or_else(PoisonError::into_inner);
         milliseconds += spent.milliseconds;
@@ -324,11 +322,11 @@ impl Recording {
 
     fn second_stage(
         &self,
-        reranking: &Reranking,
+        setup: &Setup,
         query: usize,
         spent: &Arc<Mutex<Spent>>,
-    ) -> Result<topshelf_core::SecondStage> {
-        reranking.second_stage(|name| -> Result<Arc<dyn Reranker>> {
+    ) -> Result<Option<topshelf_core::SecondStage>> {
+        setup.second_stage(|name| -> Result<Arc<dyn Reranker>> {
             let at = self.model(name)?;
             let Model { identity, scale, rate, .. } = &self.models[at];
             Ok(Arc::new(Replay {
@@ -371,6 +369,7 @@ impl Reranker for Replay {
 
     async fn score(
         &self,
+        _: &Call,
         query: &Query,
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {

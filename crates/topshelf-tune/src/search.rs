@@ -12,7 +12,8 @@
 use std::collections::HashSet;
 
 use topshelf_core::{
-    Blend, BlendScore, Calibration, EarlyStop, Fusion, Normalisation, WindowOptions,
+    Blend, BlendPolicy, BlendScore, Bm25Options, Calibration, Cascade, CascadeStep, EarlyStop,
+    FirstStageSetup, Fusion, Normalisation, Retrievers, SecondStageSetup, Setup, WindowOptions,
 };
 use topshelf_eval::compare_paired;
 
@@ -25,7 +26,6 @@ use crate::outcome::{
     Against, Check, DepthPoint, Figures, FrontPoint, PerQuery, SEED, Tuned, order,
 };
 use crate::record::Recording;
-use crate::setup::{Bm25, FirstStage, Reranking, Retrievers, Setup, Step};
 use crate::trial::Trial;
 
 /// Setups of the front that are shown.
@@ -55,7 +55,7 @@ pub struct TuneOptions {
     /// Depths that are tried, ascending; at least one.
     pub depths: Vec<usize>,
     /// The numbers of BM25 that the recording was made with, for the profile.
-    pub bm25: Option<Bm25>,
+    pub bm25: Bm25Options,
     /// How the rerankers of the recording read long documents, for the profile.
     pub windows: Option<WindowOptions>,
 }
@@ -70,21 +70,22 @@ impl TuneOptions {
     }
 
     /// Every first stage that is tried with these retrievers, at every depth.
-    pub fn first_stages(&self, has_bm25: bool, has_dense: bool) -> Vec<FirstStage> {
+    pub fn first_stages(&self, has_bm25: bool, has_dense: bool) -> Vec<FirstStageSetup> {
         let mut firsts = Vec::new();
         for depth in &self.depths {
             let mut add = |retriever, fusion| {
-                firsts.push(FirstStage { retriever, depth: *depth, fusion, bm25: self.bm25 });
+                let (retriever, bm25) = (Some(retriever), self.bm25);
+                firsts.push(FirstStageSetup { retriever, depth: *depth, fusion, bm25 });
             };
             if has_bm25 {
-                add(Retrievers::Bm25, None);
+                add(Retrievers::BM25, None);
             }
             if has_dense {
-                add(Retrievers::Dense, None);
+                add(Retrievers::DENSE, None);
             }
             if has_bm25 && has_dense {
                 for fusion in fusions() {
-                    add(Retrievers::Hybrid, Some(fusion));
+                    add(Retrievers::HYBRID, Some(fusion));
                 }
             }
         }
@@ -217,13 +218,14 @@ fn field(
     let deepest = options.depths.iter().copied().max().unwrap_or_default();
     let cascades = cascades(recording, judged, training, &firsts, options)?;
     let mut contenders = Vec::new();
-    let at_depth: Vec<&FirstStage> = firsts.iter().filter(|first| first.depth == deepest).collect();
+    let at_depth: Vec<&FirstStageSetup> =
+        firsts.iter().filter(|first| first.depth == deepest).collect();
     let fits = at_depth.len() * cascades.len() * 2;
     let mut done = 0;
     let mut helped = HashSet::new();
     for first in at_depth {
         // Without reranking the depth is of no consequence.
-        let alone = Setup { first_stage: first.clone(), second_stage: None };
+        let alone = Setup::of_first_stage(first.clone());
         contenders.push(Contender { setup: alone.clone(), weight: None });
         for cascade in &cascades {
             let plain = Setup { second_stage: Some(cascade.clone()), ..alone.clone() };
@@ -246,7 +248,8 @@ fn field(
                     let mut setup = plain.clone();
                     if let Some(reranking) = &mut setup.second_stage {
                         let weight = weight.weight;
-                        reranking.blend = Some(Blend { weight, rerank: score });
+                        let blend = Blend { weight, rerank: score };
+                        reranking.blend = Some(BlendPolicy::Fixed(blend));
                     }
                     variants.push((setup, Some((score, weight))));
                 }
@@ -259,7 +262,8 @@ fn field(
             }
         }
     }
-    let without_gain = cascades.iter().map(Reranking::models).filter(|name| !helped.contains(name));
+    let without_gain =
+        cascades.iter().map(SecondStageSetup::models).filter(|name| !helped.contains(name));
     Ok(Field { contenders, without_gain: without_gain.collect() })
 }
 
@@ -268,9 +272,9 @@ fn cascades(
     recording: &Recording,
     judged: &Judged,
     training: &[usize],
-    firsts: &[FirstStage],
+    firsts: &[FirstStageSetup],
     options: &TuneOptions,
-) -> Result<Vec<Reranking>> {
+) -> Result<Vec<SecondStageSetup>> {
     let mut deepest = firsts.iter().filter(|first| {
         let untuned = first.fusion.clone().unwrap_or_default() == Fusion::default();
         Some(first.depth) == options.depths.iter().copied().max() && untuned
@@ -279,9 +283,11 @@ fn cascades(
     let Some(first) = deepest.next_back() else { return Ok(Vec::new()) };
     let mut alone = Vec::new();
     for model in &recording.models {
-        let mut reranking = Reranking { windows: options.windows, ..Reranking::by(&model.name) };
-        reranking.cascade[0].fingerprint = Some(model.identity.fingerprint.clone());
-        let setup = Setup { first_stage: first.clone(), second_stage: Some(reranking.clone()) };
+        let mut reranking =
+            SecondStageSetup { windows: options.windows, ..SecondStageSetup::by(&model.name) };
+        reranking.cascade.first.fingerprint = Some(model.identity.fingerprint.clone());
+        let setup =
+            Setup { second_stage: Some(reranking.clone()), ..Setup::of_first_stage(first.clone()) };
         reranking.calibration = Scored::of(recording, judged, &setup, training)?
             .map_or_else(Calibration::default, |scored| scored.fit());
         alone.push(reranking);
@@ -294,9 +300,11 @@ fn cascades(
             let learnt = EarlyStop::fit(&pairs, options.risk).ok();
             for keep in SURVIVORS {
                 for early_stop in std::iter::once(None).chain(learnt.map(Some)) {
-                    let step = Step { keep: Some(keep), early_stop, ..after.cascade[0].clone() };
-                    let cascade = vec![before.cascade[0].clone(), step];
-                    all.push(Reranking { cascade, ..after.clone() });
+                    let first = before.cascade.first.clone();
+                    let step =
+                        CascadeStep { keep: Some(keep), early_stop, ..after.cascade.first.clone() };
+                    let cascade = Cascade { first, then: vec![step] };
+                    all.push(SecondStageSetup { cascade, ..after.clone() });
                 }
             }
         }
@@ -365,8 +373,8 @@ fn fit_gate(
             without: Trial::of(recording, judged, &without, queries)?.figures,
         })
     };
-    let retriever = chosen.first_stage.retriever;
-    gate::fit(retriever, terms, &seen(&halves.training)?, &seen(&halves.held_out)?)
+    let retrievers = chosen.first_stage.retrievers();
+    gate::fit(retrievers, terms, &seen(&halves.training)?, &seen(&halves.held_out)?)
 }
 
 /// What one would use untuned: each retriever, both, each with the first reranker behind it.
@@ -374,18 +382,18 @@ fn untuned(recording: &Recording, setups: &[Setup], options: &TuneOptions) -> Ve
     let deepest = options.depths.iter().copied().max().unwrap_or_default();
     let mut all = Vec::new();
     for setup in setups {
-        let FirstStage { retriever, depth, fusion, .. } = &setup.first_stage;
+        let FirstStageSetup { depth, fusion, .. } = &setup.first_stage;
         let plain = fusion.clone().unwrap_or_default() == Fusion::default();
         if *depth != deepest || !plain {
             continue;
         }
-        let name = retriever.name();
+        let name = setup.first_stage.retrievers().to_string();
         match &setup.second_stage {
-            None => all.push((name.to_owned(), setup.clone())),
+            None => all.push((name, setup.clone())),
             Some(reranking) => {
                 let first = recording.models.first().map(|model| &model.name);
-                let alone = reranking.cascade.len() == 1 && reranking.blend.is_none();
-                if alone && reranking.cascade.first().map(|step| &step.model) == first {
+                let alone = reranking.cascade.then.is_empty() && reranking.blend.is_none();
+                if alone && Some(&reranking.cascade.first.model) == first {
                     all.push((format!("{name}+rerank"), setup.clone()));
                 }
             }

@@ -2,11 +2,12 @@
 
 use std::num::NonZero;
 
+use topshelf_core::Setup;
+
 use crate::error::Result;
 use crate::judged::{Judged, mean};
 use crate::rate::Paid;
 use crate::record::Recording;
-use crate::setup::Setup;
 
 /// What a setup reached, query by query.
 #[derive(Debug, Clone)]

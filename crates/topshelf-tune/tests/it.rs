@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    ModelIdentity, Passage, Pipeline, Query, Ranking, RerankOutcome, RerankScore, Reranker, Result,
-    Retriever, Scale, Usage,
+    Bm25Options, Call, ModelIdentity, Passage, Query, Ranking, RerankOutcome, RerankScore,
+    Reranker, Result, Retriever, RetrieverKind, Scale, Setup, Usage,
 };
 use topshelf_eval::{Measure, Qrels};
 use topshelf_tune::gate::GateTerms;
@@ -64,7 +64,7 @@ impl Retriever for Noisy {
         self.name
     }
 
-    async fn retrieve(&self, query: &Query, depth: usize) -> Result<Ranking> {
+    async fn retrieve(&self, _: &Call, query: &Query, depth: usize) -> Result<Ranking> {
         let query = number(query.text());
         let found = (0..DOCUMENTS).map(|document| {
             let seen = truth(query, document) + self.noise * noise([self.seed, query, document]);
@@ -93,7 +93,12 @@ impl Reranker for Oracle {
         Scale::Logit
     }
 
-    async fn score(&self, _: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        _: &Call,
+        _: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         std::thread::sleep(self.takes * passages.len() as u32);
         let score = |passage: &Arc<Passage>| {
             let (query, document) = parts(&passage.id);
@@ -141,7 +146,7 @@ fn options(budget: Budget) -> TuneOptions {
         gate: GateTerms::default(),
         risk: 0.05,
         depths: vec![10, DEPTH],
-        bm25: None,
+        bm25: Bm25Options::default(),
         windows: None,
     }
 }
@@ -201,13 +206,16 @@ impl Reranker for Paid {
         self.0.scale()
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
-        let mut outcomes = self.0.score(query, passages).await?;
-        for scored in outcomes.iter_mut().flatten() {
-            let (calls, cost) = (1, Some(1_000_000));
-            scored.usage = Usage { calls, input_tokens: 50, cost, ..Usage::default() };
-        }
-        Ok(outcomes)
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
+        let calls = passages.len() as u64;
+        let (input_tokens, cost) = (50 * calls, Some(1_000_000 * calls));
+        call.spend(Usage { calls, input_tokens, cost, ..Usage::default() });
+        self.0.score(call, query, passages).await
     }
 }
 
@@ -271,18 +279,15 @@ fn what_is_replayed_is_what_the_pipeline_answers() {
     let profile = Profile::open(&path).unwrap();
     let by_name: HashMap<String, Arc<dyn Reranker>> =
         stages.rerankers.iter().map(|own| (own.name.clone(), Arc::clone(&own.bare))).collect();
-    let mut builder = Pipeline::builder();
-    if profile.first_stage.retriever.by_words() {
-        builder = builder.retriever(Noisy { name: "bm25", seed: 1, noise: 0.9 });
-    }
-    if profile.first_stage.retriever.by_meaning() {
-        builder = builder.retriever(Noisy { name: "dense", seed: 2, noise: 0.8 });
-    }
-    let builder = profile
-        .setup()
-        .apply(builder, |name| -> Result<_> { Ok(Arc::clone(&by_name[name])) })
-        .unwrap();
-    let pipeline = builder.top(10).build().unwrap();
+    let retriever = |kind| -> Result<Arc<dyn Retriever>> {
+        Ok(Arc::new(match kind {
+            RetrieverKind::Bm25 => Noisy { name: "bm25", seed: 1, noise: 0.9 },
+            _ => Noisy { name: "dense", seed: 2, noise: 0.8 },
+        }))
+    };
+    let setup = Setup { top: 10, ..profile.setup };
+    let reranker = |name: &str| -> Result<_> { Ok(Arc::clone(&by_name[name])) };
+    let pipeline = setup.pipeline(retriever, setup.second_stage(reranker).unwrap()).unwrap();
     let done = check(&pipeline, &recording, &tuned.setup, 10, &halves.held_out, &mut |_| {});
     let done = done.unwrap();
     assert_eq!((done.same, done.queries), (halves.held_out.len(), halves.held_out.len()));

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use topshelf::eval::BeirFolder;
 use topshelf::{
-    AddOptions, EmbedKind, Index, LateInteraction, LateOptions, LateRetriever, ModelIdentity,
+    AddOptions, Call, EmbedKind, Index, LateInteraction, LateOptions, LateRetriever, ModelIdentity,
     Models, Passage, Query, RerankOutcome, Reranker, Retriever, Scale, Settings, Store,
     StoredTokens, Tier, TokenEmbedder, TokenVectorInfo, TokenVectors, Writer,
 };
@@ -56,6 +56,7 @@ impl TokenEmbedder for Known {
 
     async fn embed_tokens(
         &self,
+        _call: &Call,
         _kind: EmbedKind,
         texts: &[&str],
     ) -> topshelf::Result<Vec<TokenVectors>> {
@@ -76,6 +77,7 @@ impl Reranker for Known {
 
     async fn score(
         &self,
+        _call: &Call,
         _query: &Query,
         _passages: &[Arc<Passage>],
     ) -> topshelf::Result<Vec<RerankOutcome>> {
@@ -299,7 +301,7 @@ impl Loaded {
         let passages: Vec<Arc<Passage>> =
             candidates.iter().map(|place| Arc::clone(&self.passages[*place])).collect();
         let start = Instant::now();
-        let outcomes = pollster::block_on(self.reranker.score(query, &passages))?;
+        let outcomes = pollster::block_on(self.reranker.score(&Call::new(), query, &passages))?;
         let mut scored = Vec::with_capacity(candidates.len());
         for (place, outcome) in candidates.iter().zip(outcomes) {
             scored.push((outcome?.score, *place));
@@ -315,7 +317,7 @@ impl Loaded {
         depth: usize,
     ) -> Result<(f64, Vec<usize>)> {
         let start = Instant::now();
-        let ranking = pollster::block_on(retriever.retrieve(query, depth))?;
+        let ranking = pollster::block_on(retriever.retrieve(&Call::new(), query, depth))?;
         let time = milliseconds(start);
         let hits = ranking.hits().iter();
         Ok((time, hits.map(|hit| self.places[&hit.passage.document]).collect()))

@@ -68,26 +68,17 @@
 //!
 //! # As it was tuned
 //!
-//! `topshelf tune` writes a [`Profile`]; the library builds the pipeline that it describes.
+//! `topshelf tune` writes a [`Profile`]; the engine builds the pipeline that it describes, as the program does.
 //!
 //! ```no_run
-//! use std::sync::Arc;
-//! use topshelf::{BiEncoder, Bm25Options, CrossEncoder, Index, Pipeline, Profile, Reranker};
+//! use topshelf::{Engine, EngineOptions, Profile, Query};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let index = Index::open("docs.index")?;
-//! let setup = Profile::open("topshelf.toml")?.setup();
-//! let mut builder = Pipeline::builder();
-//! if setup.first_stage.retriever.by_words() {
-//!     builder = builder.retriever(index.bm25(Bm25Options::default()));
-//! }
-//! if setup.first_stage.retriever.by_meaning() {
-//!     builder = builder.retriever(index.dense(Arc::new(BiEncoder::load("bge-small")?))?);
-//! }
-//! let load = |name: &str| -> Result<Arc<dyn Reranker>, Box<dyn std::error::Error>> {
-//!     Ok(Arc::new(CrossEncoder::load(name)?))
-//! };
-//! let pipeline = setup.apply(builder, load)?.top(10).build()?;
+//! # fn main() -> Result<(), topshelf::EngineError> {
+//! let engine = Engine::open(EngineOptions::default())?;
+//! let index = engine.index("docs.index")?;
+//! let profile = Profile::open("topshelf.toml")?;
+//! let pipeline = engine.pipeline(&index.now(), &profile.setup)?;
+//! let answer = pipeline.run_blocking(&Query::new("How old do fleas get?")?)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -97,12 +88,17 @@ pub use topshelf_cache::{
     CacheOptions, CacheStats, CachedReranker, ScoreCache, SharedOptions, SharedStats,
 };
 pub use topshelf_core::*;
+pub use topshelf_engine as engine;
+pub use topshelf_engine::{
+    Engine, EngineError, EngineOptions, LoadedReranker, OpenIndex, RerankerFamily, ScoreCacheUse,
+    ServedModels, UnprovenGate,
+};
 pub use topshelf_eval as eval;
 pub use topshelf_index::{
-    AddEvent, AddOptions, AddReport, Bm25Options, Bm25Retriever, DenseRetriever, EmbedderInfo,
-    FileEntry, GivenDocument, Index, IndexError, Language, LateOptions, LateRetriever, Models,
-    Precision, Settings, Stats, StoredTokens, Tier, TokenStats, TokenVectorInfo, Totals, Writer,
-    add, add_documents, analyse, check, chunk, graph, ingest, remove, remove_documents,
+    AddEvent, AddOptions, AddReport, Bm25Retriever, DenseRetriever, EmbedderInfo, FileEntry,
+    GivenDocument, Index, IndexError, Language, LateOptions, LateRetriever, Models, Precision,
+    Settings, Stats, StoredTokens, Tier, TokenStats, TokenVectorInfo, Totals, Writer, add,
+    add_documents, analyse, check, chunk, graph, ingest, remove, remove_documents,
 };
 pub use topshelf_llm as llm;
 pub use topshelf_models::{

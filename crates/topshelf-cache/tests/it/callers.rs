@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use topshelf_cache::{CacheOptions, CachedReranker, ScoreCache};
-use topshelf_core::{ModelIdentity, Passage, Query, RerankOutcome, Reranker, Result, Scale};
+use topshelf_core::{Call, ModelIdentity, Passage, Query, RerankOutcome, Reranker, Result, Scale};
 
 use crate::support::{Counting, ask, ask_and_check, in_memory, numbered, passages, with_cache};
 
@@ -98,11 +98,16 @@ impl Reranker for FirstHangs {
         self.0.scale()
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         if !self.1.swap(true, Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        self.0.score(query, passages).await
+        self.0.score(call, query, passages).await
     }
 }
 
@@ -117,9 +122,10 @@ fn whoever_waited_for_a_caller_that_goes_away_scores_itself() {
     let passages = numbered(0..10);
 
     let mut context = Context::from_waker(Waker::noop());
-    let mut first = Box::pin(reranker.score(&query, &passages));
+    let (one, other) = (Call::new(), Call::new());
+    let mut first = Box::pin(reranker.score(&one, &query, &passages));
     assert!(first.as_mut().poll(&mut context).is_pending());
-    let mut second = pin!(reranker.score(&query, &passages));
+    let mut second = pin!(reranker.score(&other, &query, &passages));
     assert!(second.as_mut().poll(&mut context).is_pending());
     assert_eq!(cache.stats().joined, 10);
     drop(first);
@@ -128,6 +134,55 @@ fn whoever_waited_for_a_caller_that_goes_away_scores_itself() {
     };
     assert_eq!(outcomes.unwrap().len(), 10);
     assert_eq!(pairs.load(Ordering::SeqCst), 10);
+    assert_eq!((one.spent().calls, other.spent().calls), (0, 10));
+}
+
+/// Rests once, so that another caller comes in between, and works.
+struct Rests(Counting);
+
+#[async_trait]
+impl Reranker for Rests {
+    fn identity(&self) -> &ModelIdentity {
+        self.0.identity()
+    }
+
+    fn scale(&self) -> Scale {
+        self.0.scale()
+    }
+
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
+        let mut has_rested = false;
+        std::future::poll_fn(|_| {
+            if std::mem::replace(&mut has_rested, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        self.0.score(call, query, passages).await
+    }
+}
+
+#[test]
+fn who_asks_first_pays_and_the_others_do_not() {
+    let cache = in_memory();
+    let reranker = CachedReranker::new(Arc::new(Rests(Counting::new())), Arc::clone(&cache));
+    let query = Query::new("q").unwrap();
+    let (ten, eleven) = (numbered(0..10), numbered(0..11));
+    let calls = [Call::new(), Call::new(), Call::new()];
+
+    let mut context = Context::from_waker(Waker::noop());
+    let mut first = pin!(reranker.score(&calls[0], &query, &ten));
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    let mut second = pin!(reranker.score(&calls[1], &query, &eleven));
+    assert!(second.as_mut().poll(&mut context).is_pending());
+    assert!(first.as_mut().poll(&mut context).is_ready());
+    assert!(second.as_mut().poll(&mut context).is_ready());
+    let mut third = pin!(reranker.score(&calls[2], &query, &eleven));
+    assert!(third.as_mut().poll(&mut context).is_ready());
+    assert_eq!(calls.each_ref().map(|call| call.spent().calls), [10, 1, 0]);
 }
 
 #[test]
@@ -141,8 +196,13 @@ fn another_model_has_scores_of_its_own() {
         fn scale(&self) -> Scale {
             self.0.scale()
         }
-        async fn score(&self, q: &Query, p: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
-            self.0.score(q, p).await
+        async fn score(
+            &self,
+            call: &Call,
+            query: &Query,
+            passages: &[Arc<Passage>],
+        ) -> Result<Vec<RerankOutcome>> {
+            self.0.score(call, query, passages).await
         }
     }
     let cache = in_memory();

@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use topshelf_cache::{CacheOptions, CachedReranker, ScoreCache};
 use topshelf_core::{
-    ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore, Reranker, Result,
-    Scale,
+    Call, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore, Reranker,
+    Result, Scale, Usage,
 };
 
-/// Scores a passage by a number that follows from its text and the query; refuses `bad`.
+/// Scores a passage by a number that follows from its text and the query; refuses `bad`. Spends a call
+/// for each pair.
 pub(crate) struct Counting {
     pub(crate) identity: ModelIdentity,
     /// For a call.
@@ -46,8 +47,14 @@ impl Reranker for Counting {
         Scale::Logit
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         self.pairs.fetch_add(passages.len(), Ordering::SeqCst);
+        call.spend(Usage { calls: passages.len() as u64, ..Usage::default() });
         std::thread::sleep(self.takes);
         Ok(passages
             .iter()
@@ -87,7 +94,7 @@ pub(crate) fn ask(
     passages: &[Arc<Passage>],
 ) -> Vec<RerankOutcome> {
     let query = Query::new(query).unwrap();
-    pollster::block_on(reranker.score(&query, passages)).unwrap()
+    pollster::block_on(reranker.score(&Call::new(), &query, passages)).unwrap()
 }
 
 /// Asks and holds every score to the right one; answers how many were known.

@@ -28,9 +28,9 @@ pub(crate) struct SearchArguments {
     /// Print an LLM prompt from the results instead of a list.
     #[arg(long)]
     pub(crate) prompt: bool,
-    /// Tokens that the sources in the prompt may take (four bytes count as one).
-    #[arg(long, value_name = "TOKENS", default_value_t = 3000, requires = "prompt")]
-    pub(crate) budget: usize,
+    /// Tokens that the sources in the prompt may take, four bytes counted as one [default: 3000].
+    #[arg(long, value_name = "TOKENS", requires = "prompt")]
+    pub(crate) budget: Option<usize>,
     /// A minijinja template for sources and question, instead of the built-in one.
     #[arg(long, value_name = "FILE", requires = "prompt")]
     pub(crate) template: Option<PathBuf>,
@@ -58,9 +58,9 @@ pub(crate) struct AskArguments {
     /// Tokens that the answer may take.
     #[arg(long, value_name = "TOKENS", default_value_t = 500)]
     pub(crate) max_tokens: usize,
-    /// Tokens that the sources may take (four bytes count as one).
-    #[arg(long, value_name = "TOKENS", default_value_t = 3000)]
-    pub(crate) budget: usize,
+    /// Tokens that the sources may take, four bytes counted as one [default: 3000].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) budget: Option<usize>,
     /// A minijinja template for sources and question, instead of the built-in one.
     #[arg(long, value_name = "FILE")]
     pub(crate) template: Option<PathBuf>,

@@ -3,44 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use topshelf::{
+    BlendScore, Fusion, GateChoice, LongDocuments, OnFailure, Retrievers, ScoreCacheUse,
+    SetupPatch, Survivors, TokenVectorUse,
+};
 
-use super::values::{not_negative, share, time};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RetrieverName {
-    /// By words.
-    Bm25,
-    /// By meaning.
-    Dense,
-    /// Words and meaning, fused.
-    Hybrid,
-    /// By tokens: late interaction over an index's token vectors.
-    Colbert,
-    /// Words and tokens, fused.
-    HybridColbert,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FusionName {
-    /// Reciprocal rank fusion.
-    Rrf,
-    /// Weighted sum of scores brought to 0..1.
-    MinMax,
-    /// Weighted sum of scores brought to mean 0, deviation 1.
-    ZScore,
-}
+use super::values::{deadline, not_negative, share};
 
 /// How the first stage works; shared by `search` and `eval`.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct FirstStage {
-    /// How two retrievers become one ranking [default: rrf].
-    #[arg(long, value_enum)]
-    pub(crate) fusion: Option<FusionName>,
+    /// How the rankings of several retrievers become one: rrf (reciprocal rank fusion), min-max or
+    /// z-score (weighted sums of normalised scores) [default: rrf].
+    #[arg(long, value_name = "HOW")]
+    pub(crate) fusion: Option<Fusion>,
     /// The k of reciprocal rank fusion [default: 60].
     #[arg(long, value_name = "K", value_parser = not_negative)]
     pub(crate) rrf_k: Option<f32>,
-    /// Weights of bm25 and dense for min-max and z-score, as `1,0.5`.
+    /// Weights of the retrievers for min-max and z-score, as `1,0.5`.
     #[arg(long, value_delimiter = ',', value_name = "W,W", value_parser = not_negative)]
     pub(crate) weights: Vec<f32>,
     /// BM25: how slowly repetitions of a word saturate [default: 0.9].
@@ -55,16 +36,10 @@ pub(crate) struct FirstStage {
 }
 
 impl FirstStage {
-    /// Nothing set.
-    pub(crate) fn plain() -> Self {
-        Self {
-            fusion: None,
-            rrf_k: None,
-            weights: Vec::new(),
-            k1: None,
-            b: None,
-            title_weight: None,
-        }
+    /// What these flags change.
+    pub(crate) fn patch(&self) -> SetupPatch {
+        let Self { fusion, rrf_k, weights, k1, b, title_weight } = self.clone();
+        SetupPatch { fusion, rrf_k, weights, k1, b, title_weight, ..SetupPatch::default() }
     }
 }
 
@@ -88,6 +63,12 @@ pub(crate) struct CacheOption {
     pub(crate) no_cache: bool,
 }
 
+impl CacheOption {
+    pub(crate) fn score_cache(self) -> ScoreCacheUse {
+        if self.no_cache { ScoreCacheUse::Bypass } else { ScoreCacheUse::Use }
+    }
+}
+
 /// How the second stage works; shared by `search`, `rerank` and `eval`.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Second stage")]
@@ -99,10 +80,11 @@ pub(crate) struct SecondStageOptions {
     #[arg(long, value_name = "MODEL")]
     pub(crate) rerank: Option<String>,
     /// A dearer reranker for the best KEEP of the one before; may be given several times.
-    #[arg(long, value_name = "MODEL@KEEP", value_parser = survivors)]
-    pub(crate) then: Vec<(String, usize)>,
-    /// What is read of documents that are longer than the reranker's window [default: windows].
-    #[arg(long, value_enum, value_name = "HOW")]
+    #[arg(long, value_name = "MODEL@KEEP")]
+    pub(crate) then: Vec<Survivors>,
+    /// What is read of documents that are longer than the reranker's window: their most promising windows,
+    /// or their head, as far as the window goes [default: windows].
+    #[arg(long, value_name = "HOW")]
     pub(crate) long_documents: Option<LongDocuments>,
     /// Windows of a long document that are read, at most; the best of them counts [default: 4].
     #[arg(long, value_name = "N")]
@@ -114,19 +96,20 @@ pub(crate) struct SecondStageOptions {
     /// the rerank score alone].
     #[arg(long, value_name = "WEIGHT", value_parser = share)]
     pub(crate) blend: Option<f32>,
-    /// How the rerank score is brought to 0..1 for the blend.
-    #[arg(long, value_enum, value_name = "HOW", default_value = "min-max", requires = "blend")]
-    pub(crate) blend_score: BlendScoreName,
+    /// How the rerank score is brought to 0..1 for the blend: min-max, over the passages that were scored,
+    /// or probability, the calibrated one [default: min-max].
+    #[arg(long, value_name = "HOW")]
+    pub(crate) blend_score: Option<BlendScore>,
     /// Withhold what is relevant with less than this probability, even if nothing is left.
     #[arg(long, value_name = "P", value_parser = share)]
     pub(crate) min_relevance: Option<f32>,
     /// The best order there is after this time, such as 150ms, counted from the question on.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
     /// Skip reranking where the first stage is clear, such as margin:dense:3>=0.086. Signals are
     /// margin:STAGE:K, relative-margin:STAGE:K, spread:STAGE:K and agreement:K; `none` for no gate.
-    #[arg(long, value_name = "GATE", value_parser = gate)]
-    pub(crate) gate: Option<GateOption>,
+    #[arg(long, value_name = "GATE")]
+    pub(crate) gate: Option<GateChoice>,
     /// Encode candidates anew for late interaction, even where the index has their token vectors.
     #[arg(long)]
     pub(crate) encode_anew: bool,
@@ -142,70 +125,26 @@ pub(crate) struct SecondStageOptions {
 }
 
 impl SecondStageOptions {
-    /// Nothing set.
-    pub(crate) fn plain() -> Self {
-        Self {
-            rerank: None,
-            then: Vec::new(),
-            long_documents: None,
-            windows: None,
-            window_tokens: None,
-            blend: None,
-            blend_score: BlendScoreName::MinMax,
-            min_relevance: None,
-            deadline: None,
-            gate: None,
-            encode_anew: false,
-            strict: false,
-            spending: SpendingOptions { prices: None, max_cost: None },
-            force: false,
+    /// What these flags change.
+    pub(crate) fn patch(&self) -> SetupPatch {
+        let Self { rerank, then, long_documents, windows, window_tokens, .. } = self.clone();
+        let Self { blend, blend_score, min_relevance, deadline, gate, .. } = self.clone();
+        SetupPatch {
+            rerank,
+            then,
+            long_documents,
+            windows,
+            window_tokens,
+            blend,
+            blend_score,
+            min_relevance,
+            deadline,
+            gate,
+            token_vectors: self.encode_anew.then_some(TokenVectorUse::Encode),
+            on_failure: self.strict.then_some(OnFailure::Fail),
+            ..SetupPatch::default()
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LongDocuments {
-    /// Their most promising windows.
-    Windows,
-    /// Their beginning, as far as the window goes.
-    Head,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BlendScoreName {
-    /// Over the passages that were scored: their order and distances.
-    MinMax,
-    /// The calibrated probability: where all are poor, all stay low.
-    Probability,
-}
-
-fn survivors(text: &str) -> Result<(String, usize), String> {
-    let parts = text.rsplit_once('@').filter(|(model, _)| !model.is_empty());
-    let parts = parts.and_then(|(model, keep)| Some((model.to_owned(), keep.parse().ok()?)));
-    parts.filter(|(_, keep)| *keep > 0).ok_or_else(|| {
-        "give a model and how many it reads, such as cross-encoder/ms-marco-MiniLM-L12-v2@30"
-            .to_owned()
-    })
-}
-
-/// A gate, or that there shall be none.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum GateOption {
-    None,
-    Gate(topshelf::Gate),
-}
-
-pub(crate) fn gate(text: &str) -> Result<GateOption, String> {
-    if text == "none" {
-        return Ok(GateOption::None);
-    }
-    let (signal, threshold) = text
-        .split_once(">=")
-        .ok_or_else(|| "give a signal and a value, such as margin:dense:3>=0.086".to_owned())?;
-    let signal = signal.parse().map_err(|error: topshelf::Error| error.to_string())?;
-    let threshold = threshold.trim().parse().ok().filter(|value: &f32| value.is_finite());
-    let threshold = threshold.ok_or_else(|| "behind >= stands a number".to_owned())?;
-    Ok(GateOption::Gate(topshelf::Gate { signal, threshold }))
 }
 
 /// What rerankers and language models that are paid by use cost.
@@ -231,15 +170,17 @@ pub(crate) struct Retrieval {
     /// The folder of the index.
     #[arg(long, value_name = "DIR")]
     pub(crate) index: PathBuf,
-    /// The first stage (default: hybrid, or bm25 if the index has no vectors).
-    #[arg(long, value_enum)]
-    pub(crate) retriever: Option<RetrieverName>,
+    /// The first stage: bm25 (words), dense (meaning), colbert (tokens, where the index has their vectors), or
+    /// several of them: hybrid is bm25+dense, hybrid-colbert is bm25+colbert, hybrid+colbert is all three
+    /// [default: hybrid, or bm25 if the index has no vectors].
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) retriever: Option<Retrievers>,
     /// Candidates that the first stage fetches and the second reads [default: 100].
     #[arg(long)]
     pub(crate) depth: Option<usize>,
-    /// Results.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) top: usize,
+    /// Results [default: 10].
+    #[arg(long)]
+    pub(crate) top: Option<usize>,
     #[command(flatten)]
     pub(crate) second_stage: SecondStageOptions,
     #[command(flatten)]
@@ -251,4 +192,13 @@ pub(crate) struct Retrieval {
     pub(crate) filter: Option<String>,
     #[command(flatten)]
     pub(crate) first_stage: FirstStage,
+}
+
+impl Retrieval {
+    /// What these flags change: those of the first stage, then those of the second.
+    pub(crate) fn patches(&self) -> [SetupPatch; 2] {
+        let Self { retriever, depth, top, .. } = *self;
+        let first = SetupPatch { retriever, depth, top, ..self.first_stage.patch() };
+        [first, self.second_stage.patch()]
+    }
 }

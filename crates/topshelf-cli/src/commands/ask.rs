@@ -8,26 +8,24 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
-use topshelf::{Ask, Citations, Context, ContextOptions, Journal, Prompt, Tell, Wanted, Written};
+use topshelf::{Ask, Call, Citations, Context, Prompt, SetupPatch, Tell, Wanted, Written};
 
-use super::language_model::ModelName;
 use super::search::{self, Found};
-use super::spending::Spending;
-use super::{print, print_json, second_stage};
+use super::{print, print_json};
 use crate::args::AskArguments;
 use crate::output::{AskAnswer, RunReport, UsageTold};
 
 pub(super) fn run(arguments: &AskArguments) -> Result<()> {
     let template = search::template(arguments.template.as_ref())?;
-    let spending = Spending::of(&arguments.retrieval.second_stage.spending)?;
-    // A name that means nothing is told before anything is looked up.
-    let model = ModelName::parse(&arguments.model)?.open(&spending)?;
-    let Found { query, answer, profile, .. } =
-        search::find(&arguments.question, &arguments.retrieval)?;
-    let token_budget = arguments.budget;
-    let options = ContextOptions { token_budget, template, ..ContextOptions::default() };
+    let engine = search::engine(&arguments.retrieval)?;
+    // A name that means nothing is reported before anything is looked up.
+    let model = engine.language_model(&arguments.model)?;
+    let prompt = SetupPatch { budget: arguments.budget, template, ..SetupPatch::default() };
+    let Found { query, answer, profile, context: options, .. } =
+        search::find(&engine, &arguments.question, &arguments.retrieval, prompt)?;
     let context = Context::pack(query.text(), &answer.ranking, &options, &estimate_tokens)?;
     let is_json = arguments.format.json;
+    let call = Call::new();
     let written = if context.sources.is_empty() {
         // A model without sources would answer from memory.
         Written::default()
@@ -41,10 +39,9 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
                 let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
             }
         });
-        let journal = Journal::default();
-        let written = pollster::block_on(journal.within(model.stream(&ask, tell)));
+        let written = pollster::block_on(model.stream(&call, &ask, tell));
         // An answer that broke off was paid for as far as it came.
-        written.map_err(|error| error.after_spending(journal.spent()))?
+        written.map_err(|error| error.after_spending(call.spent()))?
     };
     let citations = Citations::find(&written.text, context.sources.len());
     if is_json {
@@ -55,7 +52,7 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
             sources: search::sources(&context),
             cited: citations.cited,
             unknown_citations: citations.unknown,
-            usage: UsageTold::of(written.usage),
+            usage: UsageTold::of(call.spent()),
             report: RunReport { profile, ..RunReport::from(&answer.report) },
         });
     }
@@ -71,7 +68,7 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
             lines.push(format!("[{}] {}{mark}", source.number, source.passage));
         }
         lines.extend(doubts(&citations));
-        let usage = written.usage;
+        let usage = call.spent();
         let cost = usage
             .cost
             .map_or(String::new(), |nano| format!(", which cost {:.6} USD", nano as f64 / 1e9));
@@ -82,9 +79,9 @@ pub(super) fn run(arguments: &AskArguments) -> Result<()> {
             usage.output_tokens
         ));
     }
-    if let Some(report) = &answer.report.second_stage {
-        lines.extend(second_stage::notes(report).into_iter().map(|note| format!("note: {note}")));
-    }
+    let notes = answer.report.notes();
+    lines
+        .extend(notes.iter().filter(|note| !note.is_routine()).map(|note| format!("note: {note}")));
     print(&lines.join("\n")).context("cannot print the answer")
 }
 

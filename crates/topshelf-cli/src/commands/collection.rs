@@ -5,16 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use topshelf::eval::{Evaluation, LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
-use topshelf::tune::setup::FirstStage;
 use topshelf::tune::{Unit, gate};
 use topshelf::{
-    Answer, BiEncoder, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
-    SecondStageReport,
+    Answer, Call, Engine, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
+    SecondStageReport, Setup,
 };
 
 use super::reordering;
@@ -41,12 +39,11 @@ pub(super) type Candidates = BTreeMap<String, Ranking>;
 
 /// What the systems are made of.
 pub(super) struct Parts<'a> {
+    pub(super) engine: Engine,
     pub(super) index: Option<&'a Index>,
-    pub(super) embedder: Option<Arc<BiEncoder>>,
-    pub(super) second_stage: Option<SecondStage>,
     pub(super) candidates: Candidates,
-    /// Depth, fusion and numbers, whichever retrievers a system has.
-    pub(super) first_stage: FirstStage,
+    /// The whole of what may take part; a system has parts of it.
+    pub(super) setup: Setup,
 }
 
 /// What one system answered.
@@ -110,6 +107,7 @@ impl Answered {
 /// A system that is ready to answer.
 pub(super) struct Ready<'a> {
     parts: &'a Parts<'a>,
+    /// Of a system over given candidates.
     second_stage: Option<SecondStage>,
     /// Of a system that retrieves.
     pipeline: Option<Pipeline>,
@@ -153,25 +151,14 @@ impl Parts<'_> {
 
     /// The system, ready to answer.
     pub(super) fn ready(&self, system: &System) -> Result<Ready<'_>> {
-        let second_stage = self.second_stage(system)?;
-        let pipeline = self.pipeline(system, second_stage.as_ref())?;
-        Ok(Ready { parts: self, second_stage, pipeline })
-    }
-
-    /// The second stage with the policies that take part in this system.
-    fn second_stage(&self, system: &System) -> Result<Option<SecondStage>> {
-        let Some(stage) = self.second_stage.clone().filter(|_| system.reranked) else {
-            return Ok(None);
+        let setup = system.setup(&self.setup);
+        let (second_stage, pipeline) = match (system.stage, self.index) {
+            (Stage::Retrievers(_), Some(index)) => {
+                (None, Some(self.engine.pipeline(index, &setup)?))
+            }
+            _ => (self.engine.second_stage(&setup, self.index)?, None),
         };
-        let mut policy = stage.policy().clone();
-        if !system.blended {
-            policy.blend = None;
-        }
-        if !system.gated {
-            policy.gate = None;
-        }
-        policy.deadline = system.deadline.or(policy.deadline);
-        Ok(Some(stage.with_policy(policy)?))
+        Ok(Ready { parts: self, second_stage, pipeline })
     }
 
     /// The answer from the candidates of a run file; `None` where it has none for this query.
@@ -181,43 +168,20 @@ impl Parts<'_> {
         query: &Judged,
     ) -> Result<Option<Answer>> {
         let Some(candidates) = self.candidates.get(&query.id).cloned() else { return Ok(None) };
-        let depth = self.first_stage.depth;
+        let depth = self.setup.first_stage.depth;
         let candidates = candidates.top(depth);
-        let (question, start) = (Query::new(&query.text)?, Instant::now());
+        let (question, call) = (Query::new(&query.text)?, Call::new());
         let (ranking, second_stage) = match second_stage {
             Some(stage) => {
-                let reranked = stage.run(&question, &candidates, depth, start);
+                let reranked = stage.run(&call, &question, &candidates, depth);
                 let (ranking, report) = pollster::block_on(reranked)?;
                 (ranking, Some(report))
             }
             None => (candidates.clone(), None),
         };
-        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        let milliseconds = call.began().elapsed().as_secs_f64() * 1e3;
         let report = Report { retrievers: Vec::new(), fusion: None, second_stage, milliseconds };
         Ok(Some(Answer { ranking, candidates, report }))
-    }
-
-    /// The pipeline of a system that retrieves.
-    fn pipeline(
-        &self,
-        system: &System,
-        second_stage: Option<&SecondStage>,
-    ) -> Result<Option<Pipeline>> {
-        let (Stage::Retriever(name), Some(index)) = (system.stage, self.index) else {
-            return Ok(None);
-        };
-        let first = FirstStage { retriever: name.into(), ..self.first_stage.clone() };
-        let builder = Pipeline::builder().top(first.depth);
-        let mut builder = super::with_first_stage(
-            builder,
-            index,
-            &first,
-            super::Known::of(self.embedder.as_ref()),
-        )?;
-        if let Some(stage) = second_stage {
-            builder = builder.second_stage(stage.clone());
-        }
-        Ok(Some(builder.build()?))
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use topshelf::eval::{BeirFolder, Measure, MeasureKind, Qrels, Run};
 use topshelf::tune::Unit;
-use topshelf::{Embedder, OnFailure, Passage, Ranking, Scale, SecondStage};
+use topshelf::{OnFailure, Passage, Ranking, Scale, ScoreCacheUse, SecondStage, Setup, SetupPatch};
 
-use super::chosen::Chosen;
 use super::collection::{Answered, Candidates, Parts, Stage, System};
 use super::judged::{Folder, JudgedQueries};
+use super::pipelines::{self, NamedProfile};
 use super::{collection, compare, display, print, print_json, reordering};
 use crate::args::EvalArguments;
 use crate::exit::usage;
@@ -94,42 +94,45 @@ fn run_file(run: &Path, qrels: &Path, measures: &[Measure]) -> Result<EvalAnswer
 fn collection(arguments: &EvalArguments, measures: &[Measure]) -> Result<EvalAnswer> {
     let folder = Folder::open(&arguments.collection)?;
     let mut topics = folder.topics(&arguments.collection.split)?;
-    let mut chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
-    // The order of the first stage must not be measured as that of a reranker.
-    chosen.on_failure = OnFailure::Fail;
-    if let Some(second) = &chosen.second_stage {
+    let profile = NamedProfile::open(&arguments.profile)?;
+    let options = &arguments.second_stage;
+    // All candidates are measured; an order of the first stage must not be measured as that of a reranker.
+    let of_eval = SetupPatch {
+        depth: arguments.depth,
+        top: Some(1),
+        on_failure: Some(OnFailure::Fail),
+        ..arguments.first_stage.patch()
+    };
+    let setup = pipelines::setup(profile.as_ref(), &[of_eval, options.patch()], options)?;
+    if let Some(second) = &setup.second_stage {
         let models = second.cascade.iter().map(|step| step.model.as_str());
         folder.check_judge(&arguments.collection.split, models)?;
     }
-    let systems = systems(arguments, &chosen, &folder)?;
+    let systems = systems(arguments, &setup, &folder)?;
     let embeds = systems.iter().any(System::embeds);
     let reranks = systems.iter().any(|system| system.reranked);
-    if reranks && chosen.second_stage.is_none() {
-        return Err(usage("`--rerank none` does not go with a system that ends in +rerank"));
-    }
-    let first_stage = chosen.first_stage(&arguments.first_stage, None, arguments.depth, embeds);
-    if first_stage.depth == 0 {
-        return Err(topshelf::Error::DepthZero.into());
+    if reranks && setup.second_stage.is_none() {
+        return Err(usage("`--rerank none` cannot be combined with a system that ends in +rerank"));
     }
     let retrieves = systems.iter().any(|system| system.stage != Stage::Candidates)
         || arguments.collection.tokens.token_vectors.is_some();
     let unit = folder.unit(&topics.qrels)?;
-    let (index, embedder) = if retrieves { folder.index(embeds)? } else { (None, None) };
-    let second_stage =
-        // Without the cache: a score that is looked up says nothing of what reranking takes.
-        if reranks { super::second_stage::load(&chosen, None, index.as_ref())? } else { None };
+    // Without the cache: a score that is looked up says nothing of what reranking takes.
+    let engine = pipelines::engine(&options.spending, ScoreCacheUse::Bypass)?;
+    let index = if retrieves { Some(folder.index(&engine, embeds)?) } else { None };
     let mut warnings = std::mem::take(&mut topics.warnings);
-    warnings.extend(chosen.warning_on(&folder.name));
+    warnings.extend(profile.as_ref().and_then(|own| own.warning_on(&folder.name)));
     let candidates = match &arguments.candidates {
         Some(path) => candidates(&folder.beir, path, &topics, &mut warnings)?,
         None => Candidates::new(),
     };
-    let names = (
-        embedder.as_ref().map(|model| model.identity().name.clone()),
-        second_stage.as_ref().map(names_of),
-    );
-    let depth = first_stage.depth;
-    let parts = Parts { index: index.as_ref(), embedder, second_stage, candidates, first_stage };
+    let embedder =
+        index.as_ref().filter(|_| embeds).and_then(|own| own.settings().embedder.as_ref());
+    let embedder = embedder.map(|own| own.identity.name.clone());
+    let stage = if reranks { engine.second_stage(&setup, index.as_ref())? } else { None };
+    let reranker = stage.as_ref().map(names_of);
+    let depth = setup.first_stage.depth;
+    let parts = Parts { engine, index: index.as_ref(), candidates, setup };
     let answered = parts.answer(&systems, &topics.queries, unit)?;
     if let Some(dir) = &arguments.save_runs {
         collection::save_runs(&answered, dir)?;
@@ -142,13 +145,13 @@ fn collection(arguments: &EvalArguments, measures: &[Measure]) -> Result<EvalAns
         data: folder.name,
         queries: topics.qrels.query_count(),
         depth: Some(depth),
-        embedder: names.0,
-        reranker: names.1,
+        embedder,
+        reranker,
         measure: first(measures),
         systems,
         differences,
         warnings,
-        profile: chosen.profile_name(),
+        profile: profile.map(|own| own.name()),
     })
 }
 
@@ -163,7 +166,7 @@ fn names_of(stage: &SecondStage) -> String {
     names.join(", ")
 }
 
-fn systems(arguments: &EvalArguments, chosen: &Chosen, folder: &Folder) -> Result<Vec<System>> {
+fn systems(arguments: &EvalArguments, setup: &Setup, folder: &Folder) -> Result<Vec<System>> {
     let given = arguments.candidates.is_some();
     let names: Vec<String> = if arguments.systems.is_empty() {
         let (first, last) = match (given, folder.words_only()) {
@@ -172,7 +175,7 @@ fn systems(arguments: &EvalArguments, chosen: &Chosen, folder: &Folder) -> Resul
             (false, false) => (vec!["bm25", "dense", "hybrid"], "hybrid+rerank"),
         };
         let mut names: Vec<String> = first.into_iter().map(str::to_owned).collect();
-        if let Some(second) = &chosen.second_stage {
+        if let Some(second) = &setup.second_stage {
             names.push(last.to_owned());
             // Each policy alone, and all of them.
             let policies = [(second.blend.is_some(), "+blend"), (second.gate.is_some(), "+gate")];
@@ -188,12 +191,12 @@ fn systems(arguments: &EvalArguments, chosen: &Chosen, folder: &Folder) -> Resul
         arguments.systems.clone()
     };
     let systems = names.iter().map(|name| System::parse(name)).collect::<Result<Vec<_>>>()?;
-    let second = chosen.second_stage.as_ref();
+    let second = setup.second_stage.as_ref();
     if second.is_none_or(|own| own.gate.is_none()) && systems.iter().any(|system| system.gated) {
         return Err(usage("a system that ends in +gate needs --gate"));
     }
     if second.is_none_or(|own| own.blend.is_none()) && systems.iter().any(|system| system.blended) {
-        return Err(usage("a system that ends in +blend needs --blend"));
+        return Err(usage("a system that ends in +blend needs a blend, and there is none"));
     }
     let from_run = systems.iter().any(|system| system.stage == Stage::Candidates);
     if from_run && !given {

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use topshelf::chunk::ChunkOptions;
-use topshelf::ingest::IngestOptions;
+use topshelf::ingest::{IngestOptions, SkipReason};
 use topshelf::{
-    AddEvent, AddOptions, AddReport, BiEncoder, Embedder, Index, IndexError, Models, Precision,
-    Settings, Writer, check, graph,
+    AddEvent, AddOptions, AddReport, Embedder, Index, IndexError, Models, Precision, Settings,
+    Writer, check, graph,
 };
 
-use super::{display, interrupt_flag, print, print_json, token_model};
+use super::{bare_engine, display, interrupt_flag, print, print_json, token_model};
 use crate::args::{AddArguments, DEFAULT_EMBEDDER, IndexCommand, VectorPrecision};
 use crate::exit::usage;
 use crate::output::{
@@ -90,14 +90,15 @@ fn add(arguments: &AddArguments) -> Result<()> {
     });
     let name = arguments.embed.clone().or(own_embedder);
     let name = name.unwrap_or_else(|| DEFAULT_EMBEDDER.to_owned());
-    let embedder = if name == "none" { None } else { Some(BiEncoder::load(&name)?) };
+    let engine = bare_engine()?;
+    let embedder = if name == "none" { None } else { Some(engine.bi_encoder(&name)?) };
     let own_tokens = own.as_ref().and_then(|own| own.token_vectors.as_ref());
-    let tokens = token_model(&arguments.tokens, own_tokens)?;
+    let tokens = token_model(&engine, &arguments.tokens, own_tokens)?;
     let base = own.unwrap_or_default();
     let settings = Settings {
         language: arguments.language.unwrap_or(base.language),
         precision: arguments.vectors.map_or(base.precision, Precision::from),
-        embedder: embedder.as_ref().and_then(|e| Settings::with_embedder(e).embedder),
+        embedder: embedder.as_deref().and_then(|e| Settings::with_embedder(e).embedder),
         token_vectors: tokens.as_ref().map(|(info, _)| info.clone()),
         graph_from: arguments.graph_from.unwrap_or(base.graph_from),
     };
@@ -115,14 +116,23 @@ fn add(arguments: &AddArguments) -> Result<()> {
         interrupt: Some(interrupt_flag()?),
     };
     let models = Models {
-        embedder: embedder.as_ref().map(|embedder| embedder as &dyn Embedder),
-        tokens: tokens.as_ref().map(|(_, model)| model as _),
+        embedder: embedder.as_deref().map(|embedder| embedder as &dyn Embedder),
+        tokens: tokens.as_ref().map(|(_, model)| model.as_ref() as _),
     };
     let report = add_with_progress(writer, &arguments.paths, models, &options)?;
     if arguments.format.json {
         return print_json(&added(&report));
     }
     print(&summary(&report))
+}
+
+/// The flag that would let it in.
+fn hint(reason: &SkipReason) -> &'static str {
+    match reason {
+        SkipReason::TooLarge { .. } => " (--max-file-size raises the limit)",
+        SkipReason::NoText { .. } => " (--text-field names the field)",
+        _ => "",
+    }
 }
 
 /// Adds files, shows progress, and names on standard error what was skipped.
@@ -152,7 +162,9 @@ pub(super) fn add_with_progress(
             in_documents = 0;
             progress.set(in_files.div_ceil(1000));
         }
-        AddEvent::Skipped(skipped) => progress.line(&format!("skipped: {skipped}")),
+        AddEvent::Skipped(skipped) => {
+            progress.line(&format!("skipped: {skipped}{}", hint(&skipped.reason)));
+        }
         AddEvent::Warning(warning) => progress.line(&format!("warning: {warning}")),
         _ => {}
     });

@@ -20,11 +20,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use topshelf::eval::Qrels;
-use topshelf::{Index, Passage, Pipeline, Query, SecondStage};
+use topshelf::setup::NO_RERANKER;
+use topshelf::{
+    FirstStageSetup, Index, OnFailure, Passage, Pipeline, Query, Retrievers, ScoreCacheUse,
+    SecondStageSetup, Setup,
+};
 
-use super::spending::Spending;
-use super::{Known, chosen, display, print, print_json, rerankers, with_first_stage};
-use crate::args::{JudgeArguments, RetrieverName};
+use super::{display, pipelines, print, print_json};
+use crate::args::JudgeArguments;
 use crate::exit::usage;
 use crate::output::{Agreed, JudgeAnswer, JudgedByModel};
 use crate::say::say;
@@ -145,29 +148,32 @@ struct Pools {
 impl Pools {
     fn new(arguments: &JudgeArguments, index: &Index) -> Result<Self> {
         let each = arguments.pool;
-        let stages: &[RetrieverName] = if index.settings().embedder.is_some() {
-            &[RetrieverName::Bm25, RetrieverName::Dense, RetrieverName::Hybrid]
+        let stages: &[Retrievers] = if index.settings().embedder.is_some() {
+            &[Retrievers::BM25, Retrievers::DENSE, Retrievers::HYBRID]
         } else {
-            &[RetrieverName::Bm25]
+            &[Retrievers::BM25]
         };
-        let mut pipelines = Vec::new();
-        for stage in stages {
-            let first = chosen::plain(*stage, each);
-            let builder = Pipeline::builder().top(each);
-            pipelines.push(with_first_stage(builder, index, &first, Known::default())?.build()?);
-        }
-        if arguments.rerank != "none"
+        let engine = pipelines::engine(&arguments.spending, ScoreCacheUse::Bypass)?;
+        let of_stage = |retrievers: Retrievers, depth| Setup {
+            top: each,
+            ..Setup::of_first_stage(FirstStageSetup {
+                retriever: Some(retrievers),
+                depth,
+                ..FirstStageSetup::default()
+            })
+        };
+        let mut setups: Vec<Setup> = stages.iter().map(|stage| of_stage(*stage, each)).collect();
+        if arguments.rerank != NO_RERANKER
             && let Some(last) = stages.last()
         {
-            let spending = Spending::of(&arguments.spending)?;
+            let second_stage = Some(SecondStageSetup::by(&arguments.rerank));
             let depth = arguments.depth.max(each);
-            let first = chosen::plain(*last, depth);
-            let builder = Pipeline::builder().top(each);
-            let builder = with_first_stage(builder, index, &first, Known::default())?;
-            let stage =
-                SecondStage::of(rerankers::open(&arguments.rerank, Some(index), &spending)?.model);
-            pipelines.push(builder.second_stage(stage).build()?);
+            // A pool is of what each stage finds, so a reranker that fails is an error.
+            let on_failure = OnFailure::Fail;
+            setups.push(Setup { second_stage, on_failure, ..of_stage(*last, depth) });
         }
+        let pipelines = setups.iter().map(|setup| engine.pipeline(index, setup));
+        let pipelines = pipelines.collect::<Result<_, _>>()?;
         Ok(Self { pipelines, each })
     }
 

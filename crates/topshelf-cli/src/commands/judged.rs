@@ -2,17 +2,18 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use topshelf::eval::{BeirFolder, Qrels};
 use topshelf::tune::Unit;
-use topshelf::{AddOptions, BiEncoder, Embedder, Index, Models, Precision, Settings, Writer};
+use topshelf::{
+    AddOptions, BiEncoder, Embedder, Engine, Index, Models, Precision, Settings, Writer,
+};
 
 use super::collection::Judged;
 use super::index::add_with_progress;
 use super::judge::by_model;
-use super::{cache_dir, display, embedder_of, interrupt_flag, token_model};
+use super::{cache_dir, display, interrupt_flag, token_model};
 use crate::args::CollectionOptions;
 use crate::exit::usage;
 
@@ -103,21 +104,19 @@ impl Folder {
         Ok(if passages { Unit::Passage } else { Unit::Document })
     }
 
-    /// The index, and the bi-encoder if vectors are wanted.
-    pub(super) fn index(&self, embeds: bool) -> Result<(Option<Index>, Option<Arc<BiEncoder>>)> {
+    /// The index; a collection's has vectors if they are wanted.
+    pub(super) fn index(&self, engine: &Engine, embeds: bool) -> Result<Index> {
         if let Some(own) = &self.own {
-            let embedder = if embeds { Some(embedder_of(own)?) } else { None };
-            return Ok((Some(own.clone()), embedder));
+            return Ok(own.clone());
         }
-        let embedder =
-            if embeds { Some(Arc::new(BiEncoder::load(&self.options.embed)?)) } else { None };
-        Ok((Some(self.collection_index(embedder.as_deref())?), embedder))
+        let embedder = if embeds { Some(engine.bi_encoder(&self.options.embed)?) } else { None };
+        self.collection_index(engine, embedder.as_deref())
     }
 
     /// The index of a collection, one passage a document: made the first time, kept for the next.
-    fn collection_index(&self, embedder: Option<&BiEncoder>) -> Result<Index> {
+    fn collection_index(&self, engine: &Engine, embedder: Option<&BiEncoder>) -> Result<Index> {
         let embedder = embedder.map(|embedder| embedder as &dyn Embedder);
-        let tokens = token_model(&self.options.tokens, None)?;
+        let tokens = token_model(engine, &self.options.tokens, None)?;
         let settings = Settings {
             language: self.options.language,
             precision: Precision::from(self.options.vectors),
@@ -132,7 +131,8 @@ impl Folder {
         };
         let writer = Writer::create_or_open(&dir, &settings)?;
         let options = AddOptions { interrupt: Some(interrupt_flag()?), ..AddOptions::default() };
-        let models = Models { embedder, tokens: tokens.as_ref().map(|(_, model)| model as _) };
+        let models =
+            Models { embedder, tokens: tokens.as_ref().map(|(_, model)| model.as_ref() as _) };
         let report = add_with_progress(writer, &[corpus], models, &options)?;
         if report.totals.documents == 0 {
             return Err(usage(format!("{} holds no document", display(self.beir.root()))));

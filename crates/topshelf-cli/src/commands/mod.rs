@@ -2,7 +2,6 @@
 
 mod ask;
 mod cache;
-mod chosen;
 mod collection;
 mod compare;
 mod demo;
@@ -10,16 +9,14 @@ mod eval;
 mod index;
 mod judge;
 mod judged;
-mod language_model;
 mod matches;
 mod models;
+mod pipelines;
 mod reordering;
 mod rerank;
-mod rerankers;
 mod search;
 mod second_stage;
 mod serve;
-mod spending;
 mod system;
 mod tune;
 mod tuned;
@@ -34,10 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use topshelf::tune::setup::FirstStage;
-use topshelf::{
-    BiEncoder, Bm25Options, Index, LateInteraction, LateOptions, PipelineBuilder, TokenVectorInfo,
-};
+use topshelf::{Engine, EngineOptions, LateInteraction, ScoreCacheUse, TokenVectorInfo};
 
 use crate::args::{Arguments, Command, TokenVectorOptions};
 use crate::say::say;
@@ -73,95 +67,40 @@ fn print(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Models that are in memory already.
-#[derive(Clone, Copy, Default)]
-struct Known<'a> {
-    embedder: Option<&'a Arc<BiEncoder>>,
-    tokens: Option<&'a Arc<LateInteraction>>,
-}
-
-impl<'a> Known<'a> {
-    /// The bi-encoder, if that is there.
-    fn of(embedder: Option<&'a Arc<BiEncoder>>) -> Self {
-        Self { embedder, tokens: None }
-    }
-}
-
-/// Sets depth and retrievers of a first stage over an index. Models are loaded by the names that the
-/// index was made with, unless they are here.
-fn with_first_stage(
-    builder: PipelineBuilder,
-    index: &Index,
-    first: &FirstStage,
-    known: Known<'_>,
-) -> Result<PipelineBuilder> {
-    let mut builder = builder.depth(first.depth).fusion(first.fusion.clone().unwrap_or_default());
-    if first.retriever.by_words() {
-        builder = builder.retriever(index.bm25(bm25(first)));
-    }
-    if first.retriever.by_meaning() {
-        let embedder =
-            known.embedder.map_or_else(|| embedder_of(index), |own| Ok(Arc::clone(own)))?;
-        builder = builder.retriever(index.dense(embedder)?);
-    }
-    if first.retriever.by_tokens() {
-        let model = match known.tokens {
-            Some(own) => Arc::clone(own),
-            None => Arc::new(token_model_of(index)?),
-        };
-        builder = builder.retriever(index.late_interaction(model, LateOptions::default())?);
-    }
-    Ok(builder)
-}
-
-/// The numbers of BM25 that a first stage asks for.
-fn bm25(first: &FirstStage) -> Bm25Options {
-    first.bm25.map_or_else(Bm25Options::default, |own| Bm25Options {
-        k1: own.k1,
-        b: own.b,
-        title_weight: own.title_weight,
-    })
-}
-
-/// The bi-encoder that an index was made with.
-fn embedder_of(index: &Index) -> Result<Arc<BiEncoder>> {
-    let settings = index.settings();
-    let name = settings.embedder.as_ref().map(|embedder| embedder.identity.name.as_str());
-    Ok(Arc::new(BiEncoder::load(name.ok_or(topshelf::IndexError::NoVectors)?)?))
-}
-
-/// The model that an index's token vectors were made with.
-fn token_model_of(index: &Index) -> Result<LateInteraction> {
-    let own = index.settings().token_vectors.as_ref();
-    let own = own.ok_or(topshelf::IndexError::NoTokenVectors)?;
-    Ok(LateInteraction::load(&own.identity.name)?)
+/// An engine without kept scores, for commands that measure or index.
+fn bare_engine() -> Result<Engine> {
+    let options = EngineOptions { score_cache: ScoreCacheUse::Bypass, ..EngineOptions::default() };
+    Ok(Engine::open(options)?)
 }
 
 /// The model of an index's token vectors and how they are kept: as the options have it, or as the
 /// index does.
 fn token_model(
+    engine: &Engine,
     options: &TokenVectorOptions,
     own: Option<&TokenVectorInfo>,
-) -> Result<Option<(TokenVectorInfo, LateInteraction)>> {
+) -> Result<Option<(TokenVectorInfo, Arc<LateInteraction>)>> {
     let (name, tier) = match (options.token_vectors, own) {
         (Some(tier), _) => (options.token_model.as_str(), tier),
         (None, Some(own)) => (own.identity.name.as_str(), own.tier),
         (None, None) => return Ok(None),
     };
-    let model = LateInteraction::load(name)?;
-    let info = TokenVectorInfo::of(&model, tier);
+    let model = engine.late_interaction(name)?;
+    let info = TokenVectorInfo::of(model.as_ref(), tier);
     // An index that keeps them as long as they are goes on doing so.
     let info = own.map_or(info.clone(), |own| info.reduced_to(own.reduced));
     Ok(Some((info, model)))
 }
 
-/// The folder for what can be made again: `$TOPSHELF_HOME/cache`, or the platform's.
+/// The folder of models, scores and prices: `$TOPSHELF_HOME`, or the platform's.
+fn home_dir() -> Result<PathBuf> {
+    let store = topshelf::Store::open_default()?;
+    store.root().parent().map(Path::to_owned).context("the model store has no parent folder")
+}
+
+/// The folder for what can be made again.
 fn cache_dir() -> Result<PathBuf> {
-    topshelf::Store::open_default()?
-        .root()
-        .parent()
-        .map(|home| home.join("cache"))
-        .context("the model store has no parent folder")
+    Ok(home_dir()?.join("cache"))
 }
 
 /// Whether an index is being written, which is ended in order; anything else ends at once.

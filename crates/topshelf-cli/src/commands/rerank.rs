@@ -2,17 +2,14 @@
 
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::Value;
 use topshelf::ingest::TEXT_FIELDS;
-use topshelf::second_stage::RERANK_STAGE;
-use topshelf::{Passage, Query, Ranking, Scale};
+use topshelf::{Call, ListedDocument, Query, RankedDocument};
 
-use super::chosen::Chosen;
-use super::{cache, print, print_json, second_stage};
+use super::pipelines::{self, NamedProfile};
+use super::{print, print_json};
 use crate::args::RerankArguments;
 use crate::exit::usage;
 use crate::output::{RerankAnswer, RerankResult, RerankerRan, SecondStageRan, Span};
@@ -22,30 +19,27 @@ use crate::table;
 /// Characters of a document shown in the list.
 const SHOWN: usize = 200;
 
-/// A document as it was given.
-struct Given {
-    id: Option<String>,
-    title: String,
-    text: String,
-}
+/// A document with the id that it was given with, if any.
+type Document = (Option<String>, ListedDocument);
 
 pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     let query = Query::new(&arguments.query)?;
     if arguments.top == Some(0) {
         return Err(topshelf::Error::TopZero.into());
     }
-    let cache = if arguments.cache.no_cache { None } else { cache::open()? };
-    let chosen = Chosen::of(&arguments.second_stage, &arguments.profile)?;
-    let Some(stage) = second_stage::load(&chosen, cache.as_ref(), None)? else {
-        return Err(
-            match chosen.profile_name().filter(|_| arguments.second_stage.rerank.is_none()) {
-                Some(profile) => usage(format!(
-                    "{profile} says that reranking does not pay here; name a cross-encoder with \
-                 --rerank, or use --no-profile"
-                )),
-                None => usage("`--rerank none` leaves nothing to do; name a cross-encoder"),
-            },
-        );
+    let options = &arguments.second_stage;
+    let engine = pipelines::engine(&options.spending, arguments.cache.score_cache())?;
+    let profile = NamedProfile::open(&arguments.profile)?;
+    let setup = pipelines::setup(profile.as_ref(), &[options.patch()], options)?;
+    let profile = profile.map(|own| own.name());
+    let Some(stage) = engine.second_stage(&setup, None)? else {
+        return Err(match profile.filter(|_| options.rerank.is_none()) {
+            Some(profile) => usage(format!(
+                "{profile} says that reranking does not pay here; name a cross-encoder with --rerank, or use \
+                 --no-profile"
+            )),
+            None => usage("`--rerank none` leaves nothing to do; name a cross-encoder"),
+        });
     };
     let documents = read(&arguments.docs)?;
     if documents.is_empty() {
@@ -53,45 +47,30 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
             "there are no documents; give one a line on standard input or with --docs FILE",
         ));
     }
-    // The candidates stand in the order they came in, which is what an unscored one keeps.
-    let passages = documents.iter().enumerate().map(|(line, document)| {
-        // Ids of the caller's may repeat; the line does not.
-        let id = format!("{line:09}");
-        (Arc::new(Passage::standalone(id, &document.title, &document.text)), -(line as f32))
-    });
-    let candidates = Ranking::new("given", Scale::Rank, passages)?;
+    let (ids, documents): (Vec<_>, Vec<ListedDocument>) = documents.into_iter().unzip();
     let top = arguments.top.unwrap_or(documents.len());
-    let reranked = stage.run(&query, &candidates, top, Instant::now());
-    let (ranking, report) = pollster::block_on(reranked)?;
-    let results = ranking
-        .top(top)
-        .into_hits()
-        .into_iter()
-        .enumerate()
-        .map(|(place, hit)| {
-            let index: usize = hit.passage.id.parse().unwrap_or_default(); // we wrote it above
-            let score = hit.signal(RERANK_STAGE).map(|signal| signal.score);
-            RerankResult {
-                rank: place + 1,
-                index,
-                id: documents[index].id.clone(),
-                score,
-                relevance_score: hit.relevance,
-                span: hit.span.as_ref().map(Span::from),
-                text: documents[index].text.clone(),
-            }
-        })
-        .collect();
-    let idle = stage.rerankers().last().map(|reranker| RerankerRan::idle(reranker.identity()));
-    let Some(reranker) = report.rerankers.last().map(RerankerRan::from).or(idle) else {
-        unreachable!("a second stage has a reranker")
+    let ranked = pollster::block_on(stage.rank(&Call::new(), &query, &documents, top))?;
+    let report = ranked.report;
+    let result = |(place, ranked): (usize, RankedDocument)| RerankResult {
+        rank: place + 1,
+        index: ranked.index,
+        id: ids[ranked.index].clone(),
+        score: ranked.score,
+        relevance_score: ranked.relevance,
+        span: ranked.span.as_ref().map(Span::from),
+        text: documents[ranked.index].text.clone(),
     };
+    let results = ranked.documents.into_iter().enumerate().map(result).collect();
+    let answered_by = report.answered_by();
+    let ran = answered_by.or(report.rerankers.last());
+    let reranker = ran.map_or_else(|| RerankerRan::idle(stage.last()), RerankerRan::from);
     let answer = RerankAnswer {
         query: query.text().to_owned(),
         results,
         reranker,
         second_stage: SecondStageRan::from(&report),
-        profile: chosen.profile_name(),
+        profile,
+        notes: report.notes().iter().map(ToString::to_string).collect(),
     };
     if arguments.format.json {
         return print_json(&answer);
@@ -115,13 +94,13 @@ pub(super) fn run(arguments: &RerankArguments) -> Result<()> {
     if let Some(profile) = &answer.profile {
         say!("note: as {profile} has it");
     }
-    for note in second_stage::notes(&report) {
+    for note in &answer.notes {
         say!("note: {note}");
     }
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<Given>> {
+fn read(path: &Path) -> Result<Vec<Document>> {
     let input: Box<dyn Read> = if path == Path::new("-") {
         if std::io::stdin().is_terminal() {
             say!("reading documents from the terminal, one a line; Ctrl-D ends them");
@@ -155,8 +134,8 @@ fn from<'t>(text: &'t str, span: Option<&Span>) -> &'t str {
 
 /// A line: an object, a JSON string, or plain text. What begins like an object but is none is
 /// plain text too; only an object without a text is refused.
-fn parse(line: &str, number: usize) -> Result<Given> {
-    let plain = |text: &str| Given { id: None, title: String::new(), text: text.to_owned() };
+fn parse(line: &str, number: usize) -> Result<Document> {
+    let plain = |text: &str| (None, ListedDocument::from(text.to_owned()));
     if !line.starts_with(['{', '"']) {
         return Ok(plain(line));
     }
@@ -173,7 +152,8 @@ fn parse(line: &str, number: usize) -> Result<Given> {
                 other => other.to_string(),
             });
             let title = fields.get("title").and_then(Value::as_str).unwrap_or_default();
-            Ok(Given { id, title: title.to_owned(), text: text.to_owned() })
+            let (title, text) = (title.to_owned(), text.to_owned());
+            Ok((id, ListedDocument { title, text }))
         }
         _ => Ok(plain(line)),
     }
@@ -185,13 +165,13 @@ mod tests {
 
     #[test]
     fn lines_of_all_kinds() {
-        let text = |line: &str| parse(line, 1).unwrap().text;
+        let text = |line: &str| parse(line, 1).unwrap().1.text;
         assert_eq!(text("plain {text}"), "plain {text}");
         assert_eq!(text("\"quoted\\n\""), "quoted\n");
         assert_eq!(text("{not json"), "{not json");
-        let record = parse(r#"{"_id": 7, "title": "T", "passage": "x"}"#, 1).unwrap();
+        let (id, record) = parse(r#"{"_id": 7, "title": "T", "passage": "x"}"#, 1).unwrap();
         assert_eq!(
-            (record.id.as_deref(), record.title.as_str(), record.text.as_str()),
+            (id.as_deref(), record.title.as_str(), record.text.as_str()),
             (Some("7"), "T", "x")
         );
         let error = parse(r#"{"id": 7}"#, 3).err().unwrap();

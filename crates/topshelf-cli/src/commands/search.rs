@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
 use topshelf::{
-    Answer, Context, ContextOptions, Filter, Hit, Index, Pipeline, Query, SecondStage, TokenMatch,
+    Answer, Call, Context, ContextOptions, Engine, Filter, Hit, Index, Query, SecondStage,
+    SecondStageReport, SetupPatch, TokenMatch,
 };
 
-use super::chosen::Chosen;
 use super::matches::{Matches, in_colour};
-use super::{Known, cache, display, print, print_json, second_stage, with_first_stage};
+use super::pipelines::{self, NamedProfile};
+use super::{display, print, print_json, second_stage};
 use crate::args::{Retrieval, SearchArguments};
 use crate::exit::usage;
 use crate::output::{PromptAnswer, PromptSource, RunReport, SearchAnswer, SearchHit};
@@ -26,10 +27,22 @@ pub(super) struct Found {
     pub(super) answer: Answer,
     pub(super) stage: Option<SecondStage>,
     pub(super) profile: Option<String>,
+    /// How the results become a prompt.
+    pub(super) context: ContextOptions,
 }
 
-/// Retrieves and reranks.
-pub(super) fn find(text: &str, options: &Retrieval) -> Result<Found> {
+/// The engine that a search is to use.
+pub(super) fn engine(options: &Retrieval) -> Result<Engine> {
+    pipelines::engine(&options.second_stage.spending, options.cache.score_cache())
+}
+
+/// Retrieves and reranks. `prompt` is what the flags say of one.
+pub(super) fn find(
+    engine: &Engine,
+    text: &str,
+    options: &Retrieval,
+    prompt: SetupPatch,
+) -> Result<Found> {
     let mut query = Query::new(text)?;
     if let Some(filter) = &options.filter {
         query = query.with_filter(Filter::parse(filter)?);
@@ -39,19 +52,14 @@ pub(super) fn find(text: &str, options: &Retrieval) -> Result<Found> {
         let dir = display(&options.index);
         say!("note: the index {dir} is empty; `topshelf index add PATH --index {dir}` fills it");
     }
-    let chosen = Chosen::of(&options.second_stage, &options.profile)?;
-    let has_vectors = index.settings().embedder.is_some();
-    let Retrieval { first_stage, retriever, depth, .. } = options;
-    let first_stage = chosen.first_stage(first_stage, *retriever, *depth, has_vectors);
-    let mut builder = Pipeline::builder().top(options.top);
-    builder = with_first_stage(builder, &index, &first_stage, Known::default())?;
-    let cache = if options.cache.no_cache { None } else { cache::open()? };
-    let stage = second_stage::load(&chosen, cache.as_ref(), Some(&index))?;
-    if let Some(stage) = &stage {
-        builder = builder.second_stage(stage.clone());
-    }
-    let answer = builder.build()?.run_blocking(&query)?;
-    Ok(Found { query, answer, stage, profile: chosen.profile_name() })
+    let profile = NamedProfile::open(&options.profile)?;
+    let [first, second] = options.patches();
+    let patches = [first, second, prompt];
+    let setup = pipelines::setup(profile.as_ref(), &patches, &options.second_stage)?;
+    let pipeline = engine.pipeline(&index, &setup)?;
+    let answer = pipeline.run_blocking(&query)?;
+    let (stage, context) = (pipeline.second_stage().cloned(), setup.context);
+    Ok(Found { query, answer, stage, profile: profile.map(|own| own.name()), context })
 }
 
 /// The template in a file, if one is given.
@@ -64,18 +72,16 @@ pub(super) fn template(path: Option<&PathBuf>) -> Result<Option<String>> {
 
 pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
     let template = template(arguments.template.as_ref())?;
-    let Found { query, answer, stage, profile } = find(&arguments.query, &arguments.retrieval)?;
+    let prompt = SetupPatch { budget: arguments.budget, template, ..SetupPatch::default() };
+    let engine = engine(&arguments.retrieval)?;
+    let Found { query, answer, stage, profile, context: options } =
+        find(&engine, &arguments.query, &arguments.retrieval, prompt)?;
     let explained = match stage.filter(|_| arguments.explain) {
         Some(stage) => explain(&stage, &query, &answer)?,
         None => Vec::new(),
     };
 
     let context = if arguments.prompt {
-        let options = ContextOptions {
-            token_budget: arguments.budget,
-            template,
-            ..ContextOptions::default()
-        };
         Some(Context::pack(query.text(), &answer.ranking, &options, &estimate_tokens)?)
     } else {
         None
@@ -90,11 +96,14 @@ pub(super) fn run(arguments: &SearchArguments) -> Result<()> {
     .context("cannot print the answer")
 }
 
-/// What the last reranker says of each hit's tokens, if it looks at tokens.
+/// What the reranker that answered says of each hit's tokens, if it looks at tokens.
 fn explain(stage: &SecondStage, query: &Query, answer: &Answer) -> Result<Vec<Vec<TokenMatch>>> {
-    let Some(reranker) = stage.rerankers().last() else { return Ok(Vec::new()) };
-    let hits = answer.ranking.hits().iter();
-    let of_hit = |hit: &Hit| Ok(pollster::block_on(reranker.explain(query, &hit.passage))?);
+    let report = answer.report.second_stage.as_ref().and_then(SecondStageReport::answered_by);
+    let Some(reranker) = report.and_then(|ran| stage.reranker_of(ran)) else {
+        return Ok(Vec::new());
+    };
+    let (call, hits) = (Call::new(), answer.ranking.hits().iter());
+    let of_hit = |hit: &Hit| Ok(pollster::block_on(reranker.explain(&call, query, &hit.passage))?);
     hits.map(of_hit).collect()
 }
 
@@ -166,9 +175,9 @@ fn as_text(
     }
     lines.extend(profile.map(|profile| format!("note: as {profile} has it")));
     // What was skipped, cut, left unread or withheld is said without being asked.
-    if let Some(report) = &answer.report.second_stage {
-        lines.extend(second_stage::notes(report).into_iter().map(|note| format!("note: {note}")));
-    }
+    let notes = answer.report.notes();
+    let shown = notes.iter().filter(|note| explain || !note.is_routine());
+    lines.extend(shown.map(|note| format!("note: {note}")));
     lines.join("\n")
 }
 

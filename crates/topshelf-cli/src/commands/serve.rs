@@ -1,6 +1,5 @@
 //! `topshelf serve`: what the command line knows, over HTTP.
 
-mod index;
 mod shelf;
 
 use std::fmt::Write as _;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use topshelf::{Engine, ScoreCacheUse};
 use topshelf_server::{
     App, Limits, LogQueries, ServeError, ServeOptions, Shadow, Traces, serve, tls,
 };
@@ -20,8 +20,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::shelf::Served;
-use super::rerankers;
-use super::spending::Spending;
+use super::pipelines::engine_options;
 use crate::args::{KeysCommand, LogForm, ServeArguments};
 use crate::exit::usage;
 use crate::say::say;
@@ -78,7 +77,8 @@ fn options(arguments: &ServeArguments) -> Result<ServeOptions> {
     };
     let shadow = match &arguments.shadow {
         Some(name) => {
-            let loaded = rerankers::open(name, None, &Spending::of(&arguments.spending)?)?;
+            let options = engine_options(&arguments.spending, ScoreCacheUse::Bypass);
+            let loaded = Engine::open(options)?.reranker(name)?;
             Some(Arc::new(Shadow::new(loaded.model, arguments.shadow_share)))
         }
         None => None,

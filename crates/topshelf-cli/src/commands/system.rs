@@ -5,16 +5,15 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::ValueEnum as _;
-use topshelf::tune::setup::Retrievers;
+use topshelf::{RetrieverKind, Retrievers, Setup};
 
-use crate::args::{RetrieverName, time};
+use crate::args;
 use crate::exit::usage;
 
 /// Where candidates come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    Retriever(RetrieverName),
+    Retrievers(Retrievers),
     /// A run file.
     Candidates,
 }
@@ -38,25 +37,28 @@ impl System {
         let unknown = || {
             usage(format!(
                 "no system is called \"{name}\"; there are bm25, dense, hybrid, colbert, \
-                 hybrid-colbert, candidates, each also with +rerank, and that with +blend, +gate and a deadline such as @100ms \
+                 hybrid-colbert, hybrid+colbert, candidates, each also with +rerank, and that with +blend, +gate and a deadline such as @100ms \
                  behind it"
             ))
         };
         let (name, deadline) = match name.trim().split_once('@') {
-            Some((name, deadline)) => (name, Some(time(deadline).map_err(usage)?)),
+            Some((name, deadline)) => (name, Some(args::deadline(deadline).map_err(usage)?)),
             None => (name.trim(), None),
         };
-        let mut parts = name.split('+');
-        let stage = match parts.next() {
-            Some("candidates") => Stage::Candidates,
-            Some(name) => {
-                Stage::Retriever(RetrieverName::from_str(name, false).map_err(|_| unknown())?)
+        // `bm25+dense+rerank`: retrievers come first.
+        let parts: Vec<&str> = name.split('+').collect();
+        let is_retriever = |part: &&str| part.parse::<Retrievers>().is_ok();
+        let retrievers = parts.iter().copied().take_while(is_retriever).count();
+        let (stage, parts) = match parts.split_at(retrievers) {
+            ([], ["candidates", rest @ ..]) => (Stage::Candidates, rest),
+            (names, rest) => {
+                let names = names.join("+").parse().map_err(|_| unknown())?;
+                (Stage::Retrievers(names), rest)
             }
-            None => return Err(unknown()),
         };
         let mut own = Self { stage, reranked: false, blended: false, gated: false, deadline };
         for part in parts {
-            let set = match part {
+            let set = match *part {
                 "rerank" => &mut own.reranked,
                 "blend" if own.reranked => &mut own.blended,
                 "gate" if own.reranked => &mut own.gated,
@@ -74,8 +76,8 @@ impl System {
 
     pub(super) fn name(&self) -> String {
         let stage = match self.stage {
-            Stage::Retriever(name) => Retrievers::from(name).name(),
-            Stage::Candidates => "candidates",
+            Stage::Retrievers(retrievers) => retrievers.to_string(),
+            Stage::Candidates => "candidates".to_owned(),
         };
         let part = |there, name| if there { name } else { "" };
         let deadline = self
@@ -106,6 +108,23 @@ impl System {
 
     /// Whether it needs the bi-encoder.
     pub(super) fn embeds(&self) -> bool {
-        matches!(self.stage, Stage::Retriever(name) if Retrievers::from(name).by_meaning())
+        matches!(self.stage, Stage::Retrievers(own) if own.contains(RetrieverKind::Dense))
+    }
+
+    /// Its setup: what `base` says, as far as it takes part.
+    pub(super) fn setup(&self, base: &Setup) -> Setup {
+        let mut setup = base.clone();
+        if let Stage::Retrievers(retrievers) = self.stage {
+            setup.first_stage.retriever = Some(retrievers);
+        }
+        // All candidates are measured.
+        setup.top = setup.first_stage.depth;
+        setup.deadline = self.deadline.or(setup.deadline);
+        setup.second_stage = setup.second_stage.filter(|_| self.reranked);
+        if let Some(second) = &mut setup.second_stage {
+            second.blend = second.blend.filter(|_| self.blended);
+            second.gate = second.gate.take().filter(|_| self.gated);
+        }
+        setup
     }
 }

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use topshelf::eval::{Measure, Qrels};
+use topshelf::setup::NO_RERANKER;
 use topshelf::tune::gate::GateTerms;
 use topshelf::tune::record::Contender;
-use topshelf::tune::{self, Halves, Stages, TuneOptions, search::check, setup::Bm25};
-use topshelf::{Bm25Options, Index, Pipeline, Query, Reranker, ScoreCache, WindowOptions};
+use topshelf::tune::{self, Halves, Stages, TuneOptions, search::check};
+use topshelf::{
+    Engine, FirstStageSetup, Index, OnFailure, Query, Reranker, RetrieverKind, ScoreCacheUse,
+    Setup, WindowOptions,
+};
 
 use super::collection::Judged;
 use super::judged::Folder;
-use super::spending::Spending;
-use super::{cache, display, print, print_json, rerankers, tuned};
+use super::{display, pipelines, print, print_json, tuned};
 use crate::args::TuneArguments;
 use crate::exit::usage;
 use crate::output::tuned::TuneAnswer;
@@ -44,26 +47,22 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
         level: arguments.relevance_level,
     };
     let embeds = !folder.words_only();
-    let (Some(index), embedder) = folder.index(embeds)? else {
-        return Err(usage("there is no index to tune for"));
-    };
-    let bm25 = Bm25Options::default();
+    let engine = pipelines::engine(&arguments.spending, arguments.cache.score_cache())?;
+    let index = folder.index(&engine, embeds)?;
     let windows = Some(WindowOptions::default());
-    let cache = if arguments.cache.no_cache { None } else { cache::open()? };
+    let first = FirstStageSetup::default();
+    let retriever = |kind| engine.retriever(&index, kind, &first);
     let stages = Stages {
-        bm25: Some(Arc::new(index.bm25(bm25))),
-        dense: match &embedder {
-            Some(embedder) => Some(Arc::new(index.dense(embedder.clone())?)),
-            None => None,
-        },
-        rerankers: contenders(arguments, windows, cache.as_ref(), &index)?,
+        bm25: Some(retriever(RetrieverKind::Bm25)?),
+        dense: if embeds { Some(retriever(RetrieverKind::Dense)?) } else { None },
+        rerankers: contenders(&engine, arguments, windows, &index)?,
     };
     let options = TuneOptions {
         budget: arguments.budget,
         gate: GateTerms { max_loss: arguments.gate_loss, min_saved: arguments.gate_saves },
         risk: arguments.risk as f32,
         depths: TuneOptions::depths_to(arguments.depth),
-        bm25: Some(Bm25 { k1: bm25.k1, b: bm25.b, title_weight: bm25.title_weight }),
+        bm25: first.bm25,
         windows,
     };
 
@@ -83,18 +82,14 @@ pub(super) fn run(arguments: &TuneArguments) -> Result<()> {
     })?;
     bar.finish();
 
-    let builder = super::with_first_stage(
-        Pipeline::builder(),
-        &index,
-        &answer.setup.first_stage,
-        super::Known::of(embedder.as_ref()),
-    )?;
     let bare = |name: &str| -> Result<Arc<dyn Reranker>> {
         let known = stages.rerankers.iter().find(|own| own.name == name);
         known.map(|own| Arc::clone(&own.bare)).ok_or_else(|| usage(format!("{name} is not loaded")))
     };
     let top = TOP.min(answer.setup.first_stage.depth);
-    let pipeline = answer.setup.apply(builder, bare)?.top(top).build()?;
+    let setup = Setup { top, on_failure: OnFailure::Fail, ..answer.setup.clone() };
+    let retriever = |kind| Ok(engine.retriever(&index, kind, &setup.first_stage)?);
+    let pipeline = setup.pipeline::<anyhow::Error>(retriever, setup.second_stage(bare)?)?;
     let step = halves.held_out.len().div_ceil(CHECKED).max(1);
     let sample: Vec<usize> = halves.held_out.iter().copied().step_by(step).collect();
     let mut bar = Progress::new("running the chosen one", Some(sample.len() as u64), "queries");
@@ -175,19 +170,19 @@ fn sample(queries: Vec<Judged>, most: Option<usize>) -> Vec<Judged> {
 
 /// The rerankers that may take part, each with and without the cache.
 fn contenders(
+    engine: &Engine,
     arguments: &TuneArguments,
     windows: Option<WindowOptions>,
-    cache: Option<&Arc<ScoreCache>>,
     index: &Index,
 ) -> Result<Vec<Contender>> {
-    let spending = Spending::of(&arguments.spending)?;
-    let named = arguments.rerank.iter().filter(|name| *name != "none");
+    let named = arguments.rerank.iter().filter(|name| *name != NO_RERANKER);
     let load = |name: &String| {
-        let loaded = rerankers::open(name, Some(index), &spending)?;
+        let loaded = engine.reranker(name)?;
+        let wrapped = |cache| engine.wrapped(&loaded, windows, Some(index), cache);
         Ok(Contender {
             name: name.clone(),
-            reranker: loaded.behind(windows, cache)?,
-            bare: loaded.behind(windows, None)?,
+            reranker: wrapped(ScoreCacheUse::Use)?,
+            bare: wrapped(ScoreCacheUse::Bypass)?,
         })
     };
     named.map(load).collect()

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The crates, and which of the others each may know.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("topshelf-core", &[]),
     ("topshelf-cache", &["topshelf-core"]),
     ("topshelf-kernels", &[]),
@@ -22,10 +22,23 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("topshelf-models", &["topshelf-core", "topshelf-kernels"]),
     ("topshelf-index", &["topshelf-core", "topshelf-kernels"]),
     (
+        "topshelf-engine",
+        &[
+            "topshelf-cache",
+            "topshelf-core",
+            "topshelf-index",
+            "topshelf-llm",
+            "topshelf-models",
+            "topshelf-remote",
+            "topshelf-tune",
+        ],
+    ),
+    (
         "topshelf",
         &[
             "topshelf-cache",
             "topshelf-core",
+            "topshelf-engine",
             "topshelf-eval",
             "topshelf-index",
             "topshelf-llm",
@@ -101,6 +114,51 @@ fn unsafe_stands_in_the_kernels_alone() {
         }
     }
     assert_eq!(users.into_iter().collect::<Vec<_>>(), ["topshelf-kernels"]);
+}
+
+/// What makes a stage of a pipeline, or loads a model.
+const ASSEMBLY: [&str; 20] = [
+    "Pipeline::builder",
+    "SecondStage::new",
+    "SecondStage::of",
+    "CrossEncoder::",
+    "BiEncoder::",
+    "LateInteraction::",
+    "LocalModel::",
+    "RemoteModel::",
+    "HostedReranker::",
+    "CachedReranker::",
+    "Windowed::",
+    "Strategy::",
+    "remote::Target",
+    "remote::Place",
+    ".bm25(",
+    ".dense(",
+    ".late_interaction(",
+    ".stored_tokens(",
+    "Prices::",
+    "Meter {",
+];
+
+#[test]
+fn only_the_engine_puts_a_pipeline_together() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = Vec::new();
+    for name in ["topshelf-cli", "topshelf-server"] {
+        for file in rust_files(&crates.join(name).join("src")) {
+            let text = fs::read_to_string(&file).unwrap();
+            // Tests of a file may make their own stages.
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+            for line in lines {
+                // The engine has a method of this name.
+                let line = line.replace("engine.late_interaction(", "");
+                let parts = ASSEMBLY.iter().filter(|part| line.contains(**part));
+                found.extend(parts.map(|part| format!("{}: {part}", file.display())));
+            }
+        }
+    }
+    assert!(found.is_empty(), "these belong into topshelf-engine: {found:#?}");
 }
 
 /// Whether the keyword stands in a line outside of comments and attributes.

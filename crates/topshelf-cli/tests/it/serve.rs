@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::program::{models, run, run_with_input, topshelf, write};
 
 /// A server that ends with the test.
-struct Server {
+pub(super) struct Server {
     child: Child,
     /// `127.0.0.1:PORT`.
     address: String,
@@ -20,7 +20,7 @@ struct Server {
 
 impl Server {
     /// Starts one on a free port.
-    fn start(dir: &Path, arguments: &[&str]) -> Self {
+    pub(super) fn start(dir: &Path, arguments: &[&str]) -> Self {
         models();
         let mut all = vec!["serve", "--port", "0"];
         all.extend(arguments);
@@ -64,7 +64,7 @@ impl Server {
         stream
     }
 
-    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+    pub(super) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let (status, _, body) = self.ask("POST", path, "", &body.to_string());
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
@@ -131,6 +131,26 @@ fn a_server_has_the_order_and_the_scores_of_the_command_line() {
         assert_eq!(status, 200, "{path}: {answer}");
         assert_same(&pairs(&answer["results"], "relevance_score"), &wanted, path);
     }
+}
+
+/// The model, the scale and the probabilities are those of the reranker that answered.
+#[test]
+fn after_a_failover_the_answer_names_the_reranker_that_stood_in() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody listens on port 9.
+    let service = "http://127.0.0.1:9/rerank";
+    let server = Server::start(dir.path(), &["--rerank", "local", "--rerank", service]);
+    let documents = json!(DOCUMENTS);
+    let model = format!("{service},local");
+    let asked = json!({"model": model, "query": QUERY, "documents": documents});
+    let (status, answer) = server.post("/topshelf/v1/rerank", &asked);
+    assert_eq!(status, 200, "{answer}");
+    let named = (answer["model"].as_str(), answer["scale"].as_str());
+    assert_eq!(named, (Some("cross-encoder/ms-marco-MiniLM-L12-v2"), Some("logit")), "{answer}");
+    let failures = answer["second_stage"]["failures"].as_array().expect("failures");
+    assert_eq!(failures.len(), 1, "{answer}");
+    let wanted = expected(dir.path(), "local");
+    assert_same(&pairs(&answer["results"], "relevance_score"), &wanted, "after the failover");
 }
 
 /// What the project's own clients get from the project's own server.

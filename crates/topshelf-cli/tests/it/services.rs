@@ -112,6 +112,7 @@ fn the_local_model_stands_in() {
     let answer = rerank("cohere:rerank-v4.0-fast,local", &[], &["--json"]).json();
     assert_eq!(order(&answer)[0], 1);
     assert_eq!(answer["reranker"]["model"], "cross-encoder/ms-marco-MiniLM-L12-v2");
+    assert_eq!(answer["reranker"]["scale"], "logit");
     let failures = answer["second_stage"]["failures"].as_array().expect("failures");
     assert_eq!(failures.len(), 1);
     assert!(failures[0]["reason"].as_str().expect("why").contains("COHERE_API_KEY"));

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use topshelf::eval::{BeirFolder, Measure, Qrels, Run, evaluate};
 use topshelf::{
-    AddOptions, CrossEncoder, EmbedKind, Index, LateInteraction, LateOptions, ModelIdentity,
+    AddOptions, Call, CrossEncoder, EmbedKind, Index, LateInteraction, LateOptions, ModelIdentity,
     Models, Passage, Query, RerankOutcome, RerankScore, Reranker, Result, Retriever, Scale,
     Settings, Tier, TokenEmbedder, TokenVectorInfo, TokenVectors, Writer,
 };
@@ -42,11 +42,16 @@ impl TokenEmbedder for Remembered {
         self.model.dimension()
     }
 
-    async fn embed_tokens(&self, kind: EmbedKind, texts: &[&str]) -> Result<Vec<TokenVectors>> {
+    async fn embed_tokens(
+        &self,
+        call: &Call,
+        kind: EmbedKind,
+        texts: &[&str],
+    ) -> Result<Vec<TokenVectors>> {
         let new: Vec<&str> =
             texts.iter().copied().filter(|text| self.known(kind, text).is_none()).collect();
         if !new.is_empty() {
-            let vectors = self.model.embed_tokens(kind, &new).await?;
+            let vectors = self.model.embed_tokens(call, kind, &new).await?;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.extend(new.iter().map(|text| (kind, (*text).to_owned())).zip(vectors));
         }
@@ -65,11 +70,16 @@ impl Reranker for Remembered {
         Scale::MaxSim
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
-        let queries = self.embed_tokens(EmbedKind::Query, &[query.text()]).await?;
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
+        let queries = self.embed_tokens(call, EmbedKind::Query, &[query.text()]).await?;
         let texts: Vec<String> = passages.iter().map(|passage| passage.model_text()).collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let vectors = self.embed_tokens(EmbedKind::Passage, &texts).await?;
+        let vectors = self.embed_tokens(call, EmbedKind::Passage, &texts).await?;
         let score = |passage: &TokenVectors| RerankScore::new(max_sim(&queries[0], passage));
         Ok(vectors.iter().map(|passage| Ok(score(passage))).collect())
     }
@@ -127,7 +137,8 @@ fn rerank(
     let (mut run, mut times) = (Run::new(name), Vec::new());
     for (id, query, passages) in collection.topics.iter().take(topics) {
         let start = Instant::now();
-        let outcomes = pollster::block_on(reranker.score(query, passages)).expect("scores");
+        let outcomes =
+            pollster::block_on(reranker.score(&Call::new(), query, passages)).expect("scores");
         times.push(start.elapsed());
         let lines = passages.iter().zip(outcomes).map(|(passage, outcome)| {
             (passage.id.clone(), f64::from(outcome.expect("a score").score))
@@ -150,7 +161,7 @@ fn find(
     let late = index.late_interaction(model, options).expect("token vectors");
     let of_topic = |(_, query, _): &(String, Query, Vec<Arc<Passage>>)| {
         let start = Instant::now();
-        let found = pollster::block_on(late.retrieve(query, 10)).expect("a ranking");
+        let found = pollster::block_on(late.retrieve(&Call::new(), query, 10)).expect("a ranking");
         let time = start.elapsed();
         (found.into_hits().into_iter().map(|hit| hit.passage.id.clone()).collect(), time)
     };

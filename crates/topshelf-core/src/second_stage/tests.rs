@@ -1,14 +1,14 @@
 //! The policies with rerankers that are easily followed.
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use async_trait::async_trait;
 
 use super::*;
 use crate::blend::BlendScore;
-use crate::report::Skipped;
-use crate::score::Scale;
-use crate::stage::{ModelIdentity, RerankScore};
+use crate::passage::Passage;
+use crate::stage::{ModelIdentity, RerankOutcome, RerankScore};
 
 /// Scores a passage by the number that is its text times a factor, and takes its time.
 struct Numbers {
@@ -17,7 +17,7 @@ struct Numbers {
     /// For each passage.
     takes: Duration,
     calls: Arc<Mutex<Vec<usize>>>,
-    /// What the query said at the latest call.
+    /// Until when the latest call was.
     due: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -43,9 +43,14 @@ impl Reranker for Numbers {
         Scale::Logit
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        _: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         self.calls.lock().unwrap().push(passages.len());
-        *self.due.lock().unwrap() = query.due();
+        *self.due.lock().unwrap() = call.due();
         std::thread::sleep(self.takes * passages.len() as u32);
         Ok(passages
             .iter()
@@ -67,7 +72,7 @@ impl Reranker for Silent {
         Scale::Logit
     }
 
-    async fn score(&self, _: &Query, _: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(&self, _: &Call, _: &Query, _: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
         std::future::pending().await
     }
 }
@@ -87,7 +92,7 @@ fn run(
     top: usize,
 ) -> Result<(Ranking, SecondStageReport)> {
     let query = Query::new("q").unwrap();
-    pollster::block_on(stage.run(&query, candidates, top, Instant::now()))
+    pollster::block_on(stage.run(&Call::new(), &query, candidates, top))
 }
 
 fn texts(ranking: &Ranking) -> Vec<&str> {
@@ -97,7 +102,7 @@ fn texts(ranking: &Ranking) -> Vec<&str> {
 #[test]
 fn a_dearer_reranker_reads_the_survivors() {
     // The second turns the order of what it reads around.
-    let stage = SecondStage::new(Numbers::new(1.0)).then(Numbers::new(-1.0), 2).unwrap();
+    let stage = SecondStage::new(Numbers::new(1.0)).then(Numbers::new(-1.0), 2, None).unwrap();
     let (ranking, report) = run(&stage, &candidates(&["1", "4", "2", "3"]), 4).unwrap();
     assert_eq!(texts(&ranking), ["3", "4", "2", "1"]);
     let pairs: Vec<usize> = report.rerankers.iter().map(|ran| ran.pairs).collect();
@@ -107,7 +112,7 @@ fn a_dearer_reranker_reads_the_survivors() {
     assert_eq!(first.signal("rerank").unwrap().rank, 1);
     assert!(ranking.hits()[2].signal("rerank").is_none());
     assert!(ranking.hits()[2].relevance.is_none());
-    assert!(SecondStage::new(Numbers::new(1.0)).then(Numbers::new(1.0), 0).is_err());
+    assert!(SecondStage::new(Numbers::new(1.0)).then(Numbers::new(1.0), 0, None).is_err());
 }
 
 #[test]
@@ -117,7 +122,7 @@ fn what_cannot_enter_the_top_is_spared() {
     // The dear reranker agrees with the cheap one up to 5.
     let stop = EarlyStop { slope: 1.0, intercept: 0.0, bound: 5.0, risk: 0.01 };
     let stage = SecondStage::new(Numbers::new(1.0));
-    let stage = stage.then_of(Arc::new(Numbers::new(1.0)), 100, Some(stop)).unwrap();
+    let stage = stage.then(Numbers::new(1.0), 100, Some(stop)).unwrap();
     let (ranking, report) = run(&stage, &candidates(&texts), 10).unwrap();
     // After 16 the tenth has 90, and the best of what is left, 83, could come to 88.
     assert_eq!((report.rerankers[1].pairs, report.rerankers[1].spared), (16, 84));
@@ -125,7 +130,7 @@ fn what_cannot_enter_the_top_is_spared() {
     assert_eq!(ranking.len(), 100);
     let far = EarlyStop { bound: 50.0, ..stop };
     let stage = SecondStage::new(Numbers::new(1.0));
-    let stage = stage.then_of(Arc::new(Numbers::new(1.0)), 100, Some(far)).unwrap();
+    let stage = stage.then(Numbers::new(1.0), 100, Some(far)).unwrap();
     let (_, report) = run(&stage, &candidates(&texts), 10).unwrap();
     assert_eq!(report.rerankers[1].pairs, 64); // after 64 the next has 35: 85 < 90
 }
@@ -197,7 +202,8 @@ fn a_clear_first_stage_is_left_alone() {
 #[test]
 fn a_blend_without_weight_does_not_pay_for_the_reranker() {
     let blend = Blend::new(0.0, BlendScore::MinMax).unwrap();
-    let policy = Policy { blend: Some(blend), ..Policy::default() };
+    let blend = Some(BlendPolicy::Fixed(blend));
+    let policy = Policy { blend, ..Policy::default() };
     let stage = SecondStage::new(Numbers::new(1.0)).with_policy(policy).unwrap();
     let (ranking, report) = run(&stage, &candidates(&["1", "2"]), 2).unwrap();
     assert_eq!(texts(&ranking), ["1", "2"]);
@@ -211,7 +217,7 @@ fn policies_that_mean_nothing_are_refused() {
         Policy { min_relevance: Some(1.5), ..Policy::default() },
         Policy { min_relevance: Some(0.5), gate: Some(gate), ..Policy::default() },
         Policy {
-            blend: Some(Blend { weight: -0.1, rerank: BlendScore::MinMax }),
+            blend: Some(BlendPolicy::Fixed(Blend { weight: -0.1, rerank: BlendScore::MinMax })),
             ..Policy::default()
         },
     ];
@@ -233,7 +239,7 @@ impl Reranker for Broken {
         Scale::Service
     }
 
-    async fn score(&self, _: &Query, _: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(&self, _: &Call, _: &Query, _: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
         Err(Error::stage("broken", crate::Blame::Failure, "the line is cut"))
     }
 }
@@ -244,7 +250,7 @@ fn broken() -> Broken {
 
 #[test]
 fn another_stands_in_for_one_that_fails() {
-    let stage = SecondStage::new(broken()).or_of(Arc::new(Numbers::new(1.0)));
+    let stage = SecondStage::new(broken()).or(Numbers::new(1.0));
     let (ranking, report) = run(&stage, &candidates(&["1", "3", "2"]), 3).unwrap();
     assert_eq!(texts(&ranking), ["3", "2", "1"]);
     assert_eq!(report.rerankers[0].model, "numbers");
@@ -256,21 +262,66 @@ fn another_stands_in_for_one_that_fails() {
 }
 
 #[test]
+fn a_score_that_is_not_finite_is_a_failure_of_the_reranker() {
+    let given = candidates(&["1", "3", "2"]);
+    for wrong in [f32::NAN, f32::INFINITY] {
+        let stage = SecondStage::new(Numbers::new(wrong)).or(paid(Then::Answer));
+        let (ranking, report) = run(&stage, &given, 3).unwrap();
+        assert_eq!(texts(&ranking), ["1", "3", "2"]); // all have one score
+        assert!(report.failures[0].reason.contains("not a finite number"), "{report:?}");
+        let spoke = report.answered_by().unwrap();
+        assert_eq!((spoke.model.as_str(), spoke.scale), ("paid", Scale::Service));
+        let reranker = stage.reranker_of(spoke).unwrap();
+        assert_eq!(reranker.identity(), &spoke.identity());
+        assert_ne!(reranker.identity(), stage.last().identity());
+        let alone = run(&SecondStage::new(Numbers::new(wrong)), &given, 3);
+        assert!(matches!(alone, Err(Error::NotFinite { .. })), "{alone:?}");
+    }
+}
+
+#[test]
+fn the_one_whose_scores_decided_is_named() {
+    let given = candidates(&["1", "3", "2"]);
+    // The more expensive one fails: what counts are the scores of the cheap one.
+    let keep = Policy { on_failure: OnFailure::KeepOrder, ..Policy::default() };
+    let stage = SecondStage::new(Numbers::new(1.0)).then(broken(), 2, None).unwrap();
+    let (ranking, report) = run(&stage.with_policy(keep.clone()).unwrap(), &given, 3).unwrap();
+    let spoke = report.answered_by().unwrap();
+    assert_eq!((spoke.model.as_str(), spoke.stage.as_str()), ("numbers", "rerank-1"));
+    assert!(ranking.hits()[0].signal(&spoke.stage).is_some());
+    let stage = SecondStage::new(broken()).with_policy(keep).unwrap();
+    assert_eq!(run(&stage, &given, 3).unwrap().1.answered_by(), None);
+}
+
+#[test]
+fn the_callers_own_deadline_counts_too() {
+    let silent = Silent(Numbers::new(1.0).identity);
+    let policy = Policy { deadline: Some(Duration::from_mins(1)), ..Policy::default() };
+    let stage = SecondStage::new(silent).with_policy(policy).unwrap();
+    let (call, query) = (Call::new(), Query::new("q").unwrap());
+    let call = call.due_at(call.began() + Duration::from_millis(20));
+    let given = candidates(&["1", "2"]);
+    let (_, report) = pollster::block_on(stage.run(&call, &query, &given, 2)).unwrap();
+    let deadline = report.deadline.unwrap();
+    assert_eq!((deadline.allowed.round() as u64, deadline.unscored), (20, 2));
+}
+
+#[test]
 fn where_nobody_answers_the_order_stays_or_it_is_an_error() {
     let given = candidates(&["1", "3", "2"]);
     assert!(run(&SecondStage::new(broken()), &given, 3).is_err());
     let keep = Policy { on_failure: OnFailure::KeepOrder, ..Policy::default() };
-    let blend = Some(Blend::new(0.5, BlendScore::MinMax).unwrap());
+    let blend = Some(BlendPolicy::Fixed(Blend::new(0.5, BlendScore::MinMax).unwrap()));
     for blend in [None, blend] {
         let policy = Policy { blend, ..keep.clone() };
-        let stage = SecondStage::new(broken()).or_of(Arc::new(broken()));
+        let stage = SecondStage::new(broken()).or(broken());
         let stage = stage.with_policy(policy).unwrap();
         let (ranking, report) = run(&stage, &given, 3).unwrap();
         assert_eq!(texts(&ranking), texts(&given));
         assert_eq!((report.skipped, report.failures.len()), (Some(Skipped::Failed), 2));
     }
     // In a cascade what the step before made of it is kept.
-    let stage = SecondStage::new(Numbers::new(1.0)).then(broken(), 2).unwrap();
+    let stage = SecondStage::new(Numbers::new(1.0)).then(broken(), 2, None).unwrap();
     let (ranking, report) = run(&stage.with_policy(keep).unwrap(), &given, 3).unwrap();
     assert_eq!(texts(&ranking), ["3", "2", "1"]);
     assert_eq!((report.skipped, report.rerankers.len()), (None, 1));
@@ -279,7 +330,7 @@ fn where_nobody_answers_the_order_stays_or_it_is_an_error() {
 #[test]
 fn one_that_hangs_leaves_time_to_the_next() {
     let silent = Silent(Numbers::new(1.0).identity);
-    let stage = SecondStage::new(silent).or_of(Arc::new(Numbers::new(1.0)));
+    let stage = SecondStage::new(silent).or(Numbers::new(1.0));
     let deadline = Some(Duration::from_secs(2));
     let stage = stage.with_policy(Policy { deadline, ..Policy::default() }).unwrap();
     let start = Instant::now();
@@ -316,21 +367,16 @@ impl Reranker for Paid {
         crate::Grain::List
     }
 
-    async fn score(&self, _: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
-        let journal = crate::Journal::current().expect("the second stage keeps one");
-        let usage = crate::Usage { calls: 1, cost: Some(7), ..crate::Usage::default() };
-        journal.spend(usage);
-        journal.say("429: too many requests, tried once");
+    async fn score(
+        &self,
+        call: &Call,
+        _: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
+        call.spend(crate::Usage { calls: 1, cost: Some(7), ..crate::Usage::default() });
+        call.say("429: too many requests, tried once");
         match self.then {
-            Then::Answer => {
-                // The first score tells of the call too.
-                let mut usage = Some(usage);
-                let mut score = |_: &Arc<Passage>| {
-                    let usage = usage.take().unwrap_or_default();
-                    Ok(RerankScore { usage, ..RerankScore::new(1.0) })
-                };
-                Ok(passages.iter().map(&mut score).collect())
-            }
+            Then::Answer => Ok(passages.iter().map(|_| Ok(RerankScore::new(1.0))).collect()),
             Then::Fail => Err(Error::stage("paid", crate::Blame::Failure, "the line is cut")),
             Then::Hang => std::future::pending().await,
         }
@@ -344,15 +390,30 @@ fn paid(then: Then) -> Paid {
 #[test]
 fn what_was_spent_before_a_failure_is_counted() {
     let given = candidates(&["1", "3"]);
-    let stage = SecondStage::new(paid(Then::Fail)).or_of(Arc::new(paid(Then::Answer)));
+    let stage = SecondStage::new(paid(Then::Fail)).or(paid(Then::Answer));
     let (_, report) = run(&stage, &given, 2).unwrap();
     assert_eq!((report.failures[0].usage.calls, report.rerankers[0].usage.calls), (1, 1));
     assert_eq!((report.usage().calls, report.usage().cost), (2, Some(14)));
-    let stage = SecondStage::new(paid(Then::Fail)).or_of(Arc::new(paid(Then::Fail)));
+    let stage = SecondStage::new(paid(Then::Fail)).or(paid(Then::Fail));
     let error = run(&stage, &given, 2).unwrap_err();
     assert_eq!(error.blame(), crate::Blame::Failure);
     let told = error.to_string();
     assert!(told.contains("the line is cut") && told.contains("2 calls"), "{told}");
+}
+
+#[test]
+fn what_a_cascade_spent_stands_in_each_report_and_on_the_call() {
+    let given = candidates(&["1", "3"]);
+    let (call, query) = (Call::new(), Query::new("q").unwrap());
+    let stage = SecondStage::new(paid(Then::Answer)).then(paid(Then::Fail), 2, None).unwrap();
+    let keep = Policy { on_failure: OnFailure::KeepOrder, ..Policy::default() };
+    let kept = stage.clone().with_policy(keep).unwrap();
+    let (_, report) = pollster::block_on(kept.run(&call, &query, &given, 2)).unwrap();
+    assert_eq!((report.rerankers[0].usage.calls, report.failures[0].usage.calls), (1, 1));
+    assert_eq!((call.spent(), call.spent().cost), (report.usage(), Some(14)));
+    // What an earlier step spent is not lost with the later one's failure.
+    let error = run(&stage, &given, 2).unwrap_err().to_string();
+    assert!(error.contains("2 calls"), "{error}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use serde_json::Value;
 use topshelf_core::Metadata;
 
-use super::skip::{Skipped, Warning, WarningReason};
+use super::skip::{SkipReason, Skipped, Warning, WarningReason};
 use super::text::{Style, blocks};
 use super::{Document, IngestOptions, SourceFile, decode};
 
@@ -141,9 +141,9 @@ impl Maker<'_> {
             }
         };
         let Some(Value::String(text)) = key.and_then(|key| fields.remove(key)) else {
-            let wanted = named.map_or_else(|| TEXT_FIELDS.join(", "), str::to_owned);
-            let reason = format!("it has no text under {wanted}; name the field with --text-field");
-            return Err(self.bad(line, reason));
+            let fields = named.map_or_else(|| TEXT_FIELDS.join(", "), str::to_owned);
+            let (path, line) = (self.source.path.clone(), Some(line));
+            return Err(Skipped { path, line, reason: SkipReason::NoText { fields } });
         };
         let mut document = self.document(line, text, style);
         match ID_FIELDS.into_iter().find_map(|name| fields.remove(name)) {
@@ -365,6 +365,7 @@ mod tests {
         skipped
             .map(|skipped| match &skipped.reason {
                 SkipReason::BadRecord { reason } => (skipped.line, reason.clone()),
+                SkipReason::NoText { .. } => (skipped.line, skipped.reason.to_string()),
                 other => (skipped.line, other.to_string()),
             })
             .collect()

@@ -52,6 +52,11 @@ pub enum SkipReason {
     Permission,
     /// It is not there.
     NotFound,
+    /// A record without a text in the fields that are looked at.
+    NoText {
+        /// The fields, with commas between them.
+        fields: String,
+    },
     /// A record that cannot be used.
     BadRecord {
         /// What is wrong with it.
@@ -117,7 +122,7 @@ impl fmt::Display for SkipReason {
         match self {
             Self::TooLarge { bytes, limit } => write!(
                 f,
-                "its {} MB are more than the {} MB that are read; raise --max-file-size or split it",
+                "its {} MB are more than the {} MB that are read; split it",
                 bytes / 1_000_000,
                 limit / 1_000_000
             ),
@@ -132,6 +137,9 @@ impl fmt::Display for SkipReason {
             ),
             Self::Permission => f.write_str("there is no permission to read it; allow it or run as its owner"),
             Self::NotFound => f.write_str("it is not there; check the path, or where the link leads"),
+            Self::NoText { fields } => {
+                write!(f, "the record was left out: it has no text under {fields}")
+            }
             Self::BadRecord { reason } => write!(f, "the record was left out: {reason}"),
             Self::DuplicateId { id } => write!(
                 f,

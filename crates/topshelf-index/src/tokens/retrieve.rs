@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Blame, EmbedKind, Error as CoreError, Query, Ranking, Retriever, Scale, TokenEmbedder,
+    Blame, Call, EmbedKind, Error as CoreError, Query, Ranking, Retriever, Scale, TokenEmbedder,
     TokenVectors,
 };
 use topshelf_kernels::top_k;
@@ -224,8 +224,13 @@ impl Retriever for LateRetriever {
         STAGE
     }
 
-    async fn retrieve(&self, query: &Query, depth: usize) -> topshelf_core::Result<Ranking> {
-        let queries = self.model.embed_tokens(EmbedKind::Query, &[query.text()]).await?;
+    async fn retrieve(
+        &self,
+        call: &Call,
+        query: &Query,
+        depth: usize,
+    ) -> topshelf_core::Result<Ranking> {
+        let queries = self.model.embed_tokens(call, EmbedKind::Query, &[query.text()]).await?;
         let [queries] = queries.as_slice() else {
             let reason = format!("{} answers for one query", queries.len());
             return Err(CoreError::stage(STAGE, Blame::Failure, reason));

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Blame, EmbedKind, Error as CoreError, Grain, ModelIdentity, Passage, PassageFailure, Query,
-    RerankOutcome, RerankScore, Reranker, Result, Scale, TokenEmbedder, TokenMatch,
+    Blame, Call, EmbedKind, Error as CoreError, Grain, ModelIdentity, Passage, PassageFailure,
+    Query, RerankOutcome, RerankScore, Reranker, Result, Scale, TokenEmbedder, TokenMatch,
 };
 
 use super::asked::Asked;
@@ -77,8 +77,13 @@ impl<M: TokenEmbedder + Reranker + 'static> Reranker for StoredTokens<M> {
         self.model.count_tokens(text)
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
-        let queries = self.model.embed_tokens(EmbedKind::Query, &[query.text()]).await?;
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
+        let queries = self.model.embed_tokens(call, EmbedKind::Query, &[query.text()]).await?;
         let [queries] = queries.as_slice() else {
             let reason = format!("{} answers for one query", queries.len());
             return Err(CoreError::stage(STAGE, Blame::Failure, reason));
@@ -105,7 +110,7 @@ impl<M: TokenEmbedder + Reranker + 'static> Reranker for StoredTokens<M> {
         }
         if !missing.is_empty() {
             let texts: Vec<&str> = missing.iter().map(|&place| texts[place].as_str()).collect();
-            let fresh = self.model.embed_tokens(EmbedKind::Passage, &texts).await?;
+            let fresh = self.model.embed_tokens(call, EmbedKind::Passage, &texts).await?;
             let mut asked = asked();
             for (&place, vectors) in missing.iter().zip(&fresh) {
                 let score = asked.of_fresh(vectors);
@@ -116,8 +121,13 @@ impl<M: TokenEmbedder + Reranker + 'static> Reranker for StoredTokens<M> {
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unread)).collect())
     }
 
-    async fn explain(&self, query: &Query, passage: &Arc<Passage>) -> Result<Vec<TokenMatch>> {
-        self.model.explain(query, passage).await
+    async fn explain(
+        &self,
+        call: &Call,
+        query: &Query,
+        passage: &Arc<Passage>,
+    ) -> Result<Vec<TokenMatch>> {
+        self.model.explain(call, query, passage).await
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use topshelf_core::{Error, Query, Retriever};
+use topshelf_core::{Bm25Options, Call, Error, Query, Retriever};
+use topshelf_index::Language;
 use topshelf_index::analyse::Analyser;
-use topshelf_index::{Bm25Options, Language};
 
 use super::support::{Shelf, ask, ids};
 
@@ -196,7 +196,8 @@ fn a_query_without_terms_is_refused_and_depth_zero_is_nothing() {
     shelf.add();
     let bm25 = shelf.index().bm25(Bm25Options::default());
     for text in ["the of and", "\u{1F600}\u{1F600}", "?!"] {
-        let refused = pollster::block_on(bm25.retrieve(&Query::new(text).unwrap(), 10));
+        let refused =
+            pollster::block_on(bm25.retrieve(&Call::new(), &Query::new(text).unwrap(), 10));
         assert!(matches!(refused, Err(Error::NothingToLookUp { .. })), "{text}");
     }
     assert!(ask(&bm25, "fleas", 0).is_empty());

@@ -1,6 +1,6 @@
 //! Dense retrieval by scan against brute force.
 
-use topshelf_core::{Embedder, Query, Retriever};
+use topshelf_core::{Call, Embedder, Query, Retriever};
 use topshelf_index::{Index, IndexError, Precision, Settings, Writer};
 
 use super::support::{Answer, Bag, DIMENSION, Fault, Shelf, ask, passage, text};
@@ -147,7 +147,7 @@ fn a_query_vector_that_is_none_is_refused() {
     let query = Query::new("rope").unwrap();
     for fault in [Fault::TooFew, Fault::TooShort, Fault::NotANumber] {
         let dense = shelf.index().dense(Bag::with_fault(fault)).unwrap();
-        let error = pollster::block_on(dense.retrieve(&query, 10)).unwrap_err();
+        let error = pollster::block_on(dense.retrieve(&Call::new(), &query, 10)).unwrap_err();
         assert!(error.to_string().contains("\"bag\""), "{fault:?}: {error}");
     }
 }

@@ -1,8 +1,9 @@
 //! Filters work before the cut, in both retrievers.
 
 use serde_json::json;
+use topshelf_core::Bm25Options;
 use topshelf_core::Retriever;
-use topshelf_index::{Bm25Options, Precision};
+use topshelf_index::Precision;
 
 use super::support::{Bag, Shelf, ask, ask_where, ids, text};
 

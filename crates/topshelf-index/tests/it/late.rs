@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use topshelf_core::{Passage, Query, Reranker};
+use topshelf_core::{Call, Passage, Query, Reranker};
 use topshelf_index::{Index, IndexError, LateOptions, Settings, Tier, Writer};
 
 use super::damage::edit_state;
@@ -27,7 +27,7 @@ fn reranked(index: &Index, query: &str, documents: impl Iterator<Item = u64>) ->
     let passages: Vec<_> =
         documents.flat_map(|n| index.document(&format!("{n}.txt")).unwrap()).collect();
     let query = Query::new(query).unwrap();
-    let outcomes = pollster::block_on(stored.score(&query, &passages)).unwrap();
+    let outcomes = pollster::block_on(stored.score(&Call::new(), &query, &passages)).unwrap();
     let scored = passages.iter().zip(outcomes);
     let mut all: Answer =
         scored.map(|(passage, own)| (passage.id.clone(), own.unwrap().score)).collect();
@@ -165,7 +165,9 @@ fn reduced_vectors_are_compared_with_reduced_ones_whoever_made_them() {
         let passage = index.document("5.txt").unwrap().remove(0);
         let fresh = Passage::standalone("fresh", "", format!("{} ", passage.model_text()));
         let query = Query::new(QUERIES[0]).unwrap();
-        let both = pollster::block_on(stored.score(&query, &[passage, Arc::new(fresh)])).unwrap();
+        let both =
+            pollster::block_on(stored.score(&Call::new(), &query, &[passage, Arc::new(fresh)]))
+                .unwrap();
         let [a, b] = [0, 1].map(|n: usize| both[n].as_ref().unwrap().score);
         assert!((a - b).abs() < 0.3, "{}: {a} {b}", tier.name());
         let other = Settings { token_vectors: Some(info.reduced_to(None)), ..Settings::default() };

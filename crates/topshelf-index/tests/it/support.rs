@@ -9,12 +9,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use topshelf_core::Bm25Options;
 use topshelf_core::{
-    Blame, EmbedKind, Embedder, Error, Filter, ModelIdentity, Passage, Query, Retriever,
+    Blame, Call, EmbedKind, Embedder, Error, Filter, ModelIdentity, Passage, Query, Retriever,
 };
 use topshelf_index::{
-    AddEvent, AddOptions, AddReport, Bm25Options, Index, Models, Precision, Result, Settings,
-    Writer, add,
+    AddEvent, AddOptions, AddReport, Index, Models, Precision, Result, Settings, Writer, add,
 };
 
 /// Numbers of a [`Bag`]'s vectors.
@@ -125,6 +125,7 @@ impl Embedder for Bag {
 
     async fn embed(
         &self,
+        _: &Call,
         _kind: EmbedKind,
         texts: &[&str],
     ) -> topshelf_core::Result<Vec<Vec<f32>>> {
@@ -292,7 +293,7 @@ pub(super) fn ask_where(
 }
 
 fn ask_query(retriever: &dyn Retriever, query: &Query, depth: usize) -> Answer {
-    let ranking = pollster::block_on(retriever.retrieve(query, depth)).unwrap();
+    let ranking = pollster::block_on(retriever.retrieve(&Call::new(), query, depth)).unwrap();
     ranking.hits().iter().map(|hit| (hit.passage.id.clone(), hit.score)).collect()
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use topshelf_core::{
-    EmbedKind, ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker, Retriever,
-    Scale, TokenEmbedder, TokenVectors,
+    Call, EmbedKind, ModelIdentity, Passage, Query, RerankOutcome, RerankScore, Reranker,
+    Retriever, Scale, TokenEmbedder, TokenVectors,
 };
 use topshelf_index::{
     AddOptions, Index, IndexError, LateOptions, Models, Settings, Tier, TokenVectorInfo, Writer,
@@ -85,6 +85,7 @@ impl TokenEmbedder for Words {
 
     async fn embed_tokens(
         &self,
+        _: &Call,
         kind: EmbedKind,
         texts: &[&str],
     ) -> topshelf_core::Result<Vec<TokenVectors>> {
@@ -107,6 +108,7 @@ impl Reranker for Words {
 
     async fn score(
         &self,
+        _: &Call,
         query: &Query,
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {
@@ -145,7 +147,7 @@ fn scores(index: &Index, query: &str, documents: std::ops::Range<u64>) -> Vec<(f
     let stored = index.stored_tokens(Arc::clone(&words)).unwrap();
     let passages = passages(index, documents);
     let query = Query::new(query).unwrap();
-    let outcomes = pollster::block_on(stored.score(&query, &passages)).unwrap();
+    let outcomes = pollster::block_on(stored.score(&Call::new(), &query, &passages)).unwrap();
     assert_eq!(words.encoded.load(Ordering::Relaxed), 0, "all are stored");
     let pairs = outcomes.into_iter().zip(&passages);
     let both = pairs.map(|(outcome, passage)| {
@@ -225,7 +227,7 @@ fn what_is_not_stored_is_encoded_and_other_models_get_nothing() {
     let stored = index.stored_tokens(Arc::clone(&words)).unwrap();
     let passage = Arc::new(Passage::standalone("p", "", "words that nobody indexed"));
     let query = Query::new("nobody indexed").unwrap();
-    let outcomes = pollster::block_on(stored.score(&query, &[passage])).unwrap();
+    let outcomes = pollster::block_on(stored.score(&Call::new(), &query, &[passage])).unwrap();
     let score = outcomes[0].as_ref().unwrap().score;
     assert!((score - 2.0).abs() < 1e-4, "{score}");
     assert_eq!(words.encoded.load(Ordering::Relaxed), 1);
@@ -285,11 +287,11 @@ fn damage_is_told() {
 fn finds_whatever(index: &Index) {
     let options = LateOptions { probes: 2, candidates: 1, scan_up_to: 0 };
     let late = index.late_interaction(Words::new("words"), options).unwrap();
-    let _ = pollster::block_on(late.retrieve(&Query::new(QUERY).unwrap(), 1));
+    let _ = pollster::block_on(late.retrieve(&Call::new(), &Query::new(QUERY).unwrap(), 1));
 }
 
 fn scores_whatever(index: &Index) {
     let stored = index.stored_tokens(Words::new("words")).unwrap();
     let passages = passages(index, 0..10);
-    let _ = pollster::block_on(stored.score(&Query::new(QUERY).unwrap(), &passages));
+    let _ = pollster::block_on(stored.score(&Call::new(), &Query::new(QUERY).unwrap(), &passages));
 }

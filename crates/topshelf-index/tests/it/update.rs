@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::json;
+use topshelf_core::Bm25Options;
 use topshelf_index::chunk::ChunkOptions;
-use topshelf_index::{AddOptions, Bm25Options, IndexError, Precision, remove};
+use topshelf_index::{AddOptions, IndexError, Precision, remove};
 
 use super::support::{Bag, Shelf, answers, ask, ids, text};
 

@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use topshelf_core::{
-    Alternative, Ask, LanguageModel, Message, ModelIdentity, PassageFailure, Prompt, Tell, Usage,
-    Wanted, Written,
+    Alternative, Ask, Call, LanguageModel, Message, ModelIdentity, PassageFailure, Prompt, Tell,
+    Usage, Wanted, Written,
 };
 use topshelf_kernels::{Isa, top_k};
 
@@ -38,7 +38,7 @@ use crate::engine::default_threads;
 use crate::error::{ModelError, Result};
 use crate::golden;
 use crate::spec::{Family, ModelFolder, ModelSpec};
-use crate::worker::{Ticket, Worker};
+use crate::worker::Worker;
 
 /// The name of this stage in errors.
 const STAGE: &str = "rerank";
@@ -126,8 +126,8 @@ impl LocalModel {
             let ask = Ask { prompt, wanted: Wanted::Tokens, max_tokens: 1 };
             let token = golden.passage.clone();
             let inner = Arc::clone(&model.inner);
-            model.worker.run_blocking(move |ticket| {
-                let written = inner.write(&[ask], ticket)?.pop();
+            model.worker.run_blocking(move |call| {
+                let written = inner.write(&[ask], call)?.pop();
                 let first = written.into_iter().flatten().flat_map(|written| written.alternatives);
                 let found = first.flatten().find(|alternative| alternative.token == token);
                 Ok(found.map_or(f32::NEG_INFINITY, |alternative| alternative.logprob))
@@ -183,7 +183,7 @@ impl Inner {
         ModelError::Inference { name: self.name.clone(), reason }
     }
 
-    fn write(&self, asks: &[Ask], ticket: &Ticket<'_>) -> Result<Vec<Outcome>> {
+    fn write(&self, asks: &[Ask], call: &Call) -> Result<Vec<Outcome>> {
         let fail = |reason: String| Err(PassageFailure { reason });
         let mut outcomes: Vec<Outcome> =
             asks.iter().map(|_| fail("it was not asked".into())).collect();
@@ -197,7 +197,7 @@ impl Inner {
         let mut rest = jobs.as_slice();
         while !rest.is_empty() {
             let (run, common) = alike(rest);
-            let prefix = self.beginning(&rest[0].ids[..common], run, ticket)?;
+            let prefix = self.beginning(&rest[0].ids[..common], run, call)?;
             let (of_run, others) = rest.split_at(run);
             let mut of_run = of_run;
             while !of_run.is_empty() {
@@ -207,7 +207,7 @@ impl Inner {
                     tokens <= BATCH
                 });
                 let (batch, after) = of_run.split_at(fitting.count().max(1));
-                for (place, written) in self.batch(batch, prefix.as_ref(), common, ticket)? {
+                for (place, written) in self.batch(batch, prefix.as_ref(), common, call)? {
                     outcomes[place] = Ok(written);
                 }
                 of_run = after;
@@ -231,7 +231,7 @@ impl Inner {
     }
 
     /// One answer, told as it is written.
-    fn stream(&self, ask: &Ask, tell: &Tell, ticket: &Ticket<'_>) -> Result<Written> {
+    fn stream(&self, ask: &Ask, tell: &Tell, call: &Call) -> Result<Written> {
         let job = self.job(0, ask)?.map_err(|failure| self.inference(failure.reason))?;
         let mut draft = self.draft(&job);
         draft.read = job.ids.len();
@@ -240,7 +240,7 @@ impl Inner {
         let mut next = job.ids;
         let mut told = String::new();
         while !draft.is_done {
-            let logits = self.append(&mut sequences, &[&next], true, ticket)?.pop();
+            let logits = self.append(&mut sequences, &[&next], true, call)?.pop();
             next = self.advance(&mut draft, &logits.unwrap_or_default())?;
             let text = self.vocabulary.text(&draft.written);
             // Half of a character is told with its other half.
@@ -252,11 +252,11 @@ impl Inner {
                 told = text;
             }
         }
-        Ok(self.written(draft))
+        Ok(self.written(draft, call))
     }
 
     /// Keys and values of a beginning, computed or known, where more than one question has it.
-    fn beginning(&self, ids: &[u32], run: usize, ticket: &Ticket<'_>) -> Result<Option<Prefix>> {
+    fn beginning(&self, ids: &[u32], run: usize, call: &Call) -> Result<Option<Prefix>> {
         if ids.is_empty() {
             return Ok(None);
         }
@@ -266,7 +266,7 @@ impl Inner {
         }
         debug_assert!(run > 1, "one alone has nothing in common");
         let mut sequences = [Sequence::new(&self.decoder, None, ids.len())];
-        self.append(&mut sequences, &[ids], false, ticket)?;
+        self.append(&mut sequences, &[ids], false, call)?;
         let [sequence] = sequences;
         let prefix = sequence.into_prefix();
         *known = Some((ids.to_vec(), prefix.clone()));
@@ -278,11 +278,11 @@ impl Inner {
         sequences: &mut [Sequence],
         tokens: &[&[u32]],
         is_wanted: bool,
-        ticket: &Ticket<'_>,
+        call: &Call,
     ) -> Result<Vec<Vec<f32>>> {
         /// Why it ended.
         enum Ended {
-            Gone(ModelError),
+            Gone,
             Failed(String),
         }
         impl From<String> for Ended {
@@ -290,9 +290,12 @@ impl Inner {
                 Self::Failed(reason)
             }
         }
-        let check = || ticket.check().map_err(Ended::Gone);
+        let check = || {
+            if call.is_withdrawn() { Err(Ended::Gone) } else { Ok(()) }
+        };
         self.decoder.append(sequences, tokens, is_wanted, check).map_err(|ended| match ended {
-            Ended::Gone(error) => error,
+            // The error ends the work and is never seen.
+            Ended::Gone => self.inference("the caller went away".to_owned()),
             Ended::Failed(reason) => self.inference(reason),
         })
     }
@@ -303,7 +306,7 @@ impl Inner {
         jobs: &[Job],
         prefix: Option<&Prefix>,
         common: usize,
-        ticket: &Ticket<'_>,
+        call: &Call,
     ) -> Result<Vec<(usize, Written)>> {
         let mut drafts: Vec<Draft> = jobs.iter().map(|job| self.draft(job)).collect();
         let starts = self.order_start();
@@ -331,24 +334,25 @@ impl Inner {
         }
         while drafts.iter().any(|draft| !draft.is_done) {
             let tokens: Vec<&[u32]> = next.iter().map(Vec::as_slice).collect();
-            let logits = self.append(&mut sequences, &tokens, true, ticket)?;
+            let logits = self.append(&mut sequences, &tokens, true, call)?;
             let active: Vec<usize> = (0..drafts.len()).filter(|&i| !next[i].is_empty()).collect();
             for (i, logits) in active.into_iter().zip(logits) {
                 next[i] = self.advance(&mut drafts[i], &logits)?;
             }
         }
-        Ok(drafts.into_iter().map(|draft| (draft.place, self.written(draft))).collect())
+        Ok(drafts.into_iter().map(|draft| (draft.place, self.written(draft, call))).collect())
     }
 
-    fn written(&self, draft: Draft) -> Written {
-        let usage = Usage {
+    /// The answer; what it took is spent on the call.
+    fn written(&self, draft: Draft, call: &Call) -> Written {
+        call.spend(Usage {
             calls: 1,
             input_tokens: draft.read as u64,
             output_tokens: draft.written.len() as u64,
             ..Usage::default()
-        };
+        });
         let text = self.vocabulary.text(&draft.written);
-        Written { text, alternatives: draft.alternatives, usage }
+        Written { text, alternatives: draft.alternatives }
     }
 
     fn draft(&self, job: &Job) -> Draft {
@@ -511,15 +515,15 @@ impl LanguageModel for LocalModel {
         self.inner.vocabulary.count(text)
     }
 
-    async fn write(&self, asks: &[Ask]) -> topshelf_core::Result<Vec<Outcome>> {
+    async fn write(&self, call: &Call, asks: &[Ask]) -> topshelf_core::Result<Vec<Outcome>> {
         let (inner, asks) = (Arc::clone(&self.inner), asks.to_vec());
-        let outcomes = self.worker.run(move |ticket| inner.write(&asks, ticket)).await;
+        let outcomes = self.worker.run(call, move |call| inner.write(&asks, call)).await;
         outcomes.map_err(|error| error.into_stage(STAGE))
     }
 
-    async fn stream(&self, ask: &Ask, tell: Tell) -> topshelf_core::Result<Written> {
+    async fn stream(&self, call: &Call, ask: &Ask, tell: Tell) -> topshelf_core::Result<Written> {
         let (inner, ask) = (Arc::clone(&self.inner), ask.clone());
-        let written = self.worker.run(move |ticket| inner.stream(&ask, &tell, ticket)).await;
+        let written = self.worker.run(call, move |call| inner.stream(&ask, &tell, call)).await;
         written.map_err(|error| error.into_stage(STAGE))
     }
 }

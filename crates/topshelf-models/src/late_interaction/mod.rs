@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use topshelf_core::{
-    EmbedKind, ModelIdentity, Passage, Query, RerankOutcome, Reranker, Scale, TokenEmbedder,
+    Call, EmbedKind, ModelIdentity, Passage, Query, RerankOutcome, Reranker, Scale, TokenEmbedder,
     TokenMatch, TokenVectors,
 };
 use topshelf_kernels::l2_normalise;
@@ -291,22 +291,24 @@ impl Reranker for LateInteraction {
 
     async fn score(
         &self,
+        call: &Call,
         query: &Query,
         passages: &[Arc<Passage>],
     ) -> topshelf_core::Result<Vec<RerankOutcome>> {
         let documents = passages.iter().map(|passage| passage.model_text()).collect();
         let scoring = Scoring::new(&self.model, query.text(), documents);
-        let outcomes = self.queue.run(scoring, query.due()).await;
+        let outcomes = self.queue.run(call, scoring).await;
         outcomes.map_err(|error| error.into_stage(STAGE))
     }
 
     async fn explain(
         &self,
+        call: &Call,
         query: &Query,
         passage: &Arc<Passage>,
     ) -> topshelf_core::Result<Vec<TokenMatch>> {
         let explaining = Explaining::new(&self.model, query.text(), passage.model_text());
-        let matches = self.queue.run(explaining, query.due()).await;
+        let matches = self.queue.run(call, explaining).await;
         matches.map_err(|error| error.into_stage(STAGE))
     }
 }
@@ -323,10 +325,11 @@ impl TokenEmbedder for LateInteraction {
 
     async fn embed_tokens(
         &self,
+        call: &Call,
         kind: EmbedKind,
         texts: &[&str],
     ) -> topshelf_core::Result<Vec<TokenVectors>> {
-        let vectors = self.queue.run(Embedding::new(&self.model, kind, texts), None).await;
+        let vectors = self.queue.run(call, Embedding::new(&self.model, kind, texts)).await;
         vectors.map_err(|error| error.into_stage(STAGE))
     }
 }

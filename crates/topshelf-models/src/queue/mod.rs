@@ -17,15 +17,15 @@
 //! ```
 //!
 //! The time alone is its tokens at the pace of late ([`QueueStats::time_of`]); the deadline is that
-//! of the query ([`topshelf_core::Query::due`]). **Nothing starves**: a due time never changes, and
+//! of the call ([`Call::due`]). **Nothing starves**: a due time never changes, and
 //! what arrives after it is due later. A deadline can only bring a request forward: a client with
 //! patience is not made to wait for it.
 //!
 //! * **Same bits as alone.** A sequence's rows depend on that sequence alone ([`crate::encoder`]).
 //! * **A full queue holds callers back**: their futures wait for one of [`PLACES`] places, which go to
 //!   the one that is due first; no thread is blocked.
-//! * **Dropping the future withdraws the request**: what has not run never does, and of what is under
-//!   way nothing goes into the next call.
+//! * **Dropping the future withdraws the request** ([`Call::hand_over`]): what has not run never does, and
+//!   of what is under way nothing goes into the next call.
 //! * **A panic or a failure stays where it belongs.** If a call of several requests fails, each one's
 //!   part is run alone, so that only the guilty one gets the error.
 //! * **Long texts are tokenised in portions** of [`PORTION`] bytes, between which more urgent requests
@@ -47,6 +47,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
+use topshelf_core::Call;
 
 use self::piecework::Errand;
 pub(crate) use self::piecework::{Piecework, Sequences};
@@ -169,20 +170,17 @@ impl Queue {
         &self.shared.stats
     }
 
-    /// Runs a request's work between that of others. Of its answer nothing is wanted after the
-    /// deadline, if there is one; the caller sees to that by dropping the future.
+    /// Runs a request's work between that of others, as a part of the call. Of its answer nothing is
+    /// wanted after the call is due; the caller sees to that by dropping the future.
     ///
     /// # Errors
     ///
     /// What the work answers, what the encoder says of it, and [`ModelError::Inference`] for a
     /// panic in either.
-    pub(crate) async fn run<P: Piecework>(
-        &self,
-        piecework: P,
-        deadline: Option<Instant>,
-    ) -> Result<P::Answer> {
-        let account = Account::open(&self.shared.stats, &self.name, piecework.guess());
-        let (due, place) = self.place(&account, deadline);
+    pub(crate) async fn run<P: Piecework>(&self, call: &Call, piecework: P) -> Result<P::Answer> {
+        let (part, _guard) = call.hand_over();
+        let account = Account::open(&self.shared.stats, part, &self.name, piecework.guess());
+        let (due, place) = self.place(&account, call.due());
         let place = match place {
             Ok(place) => place,
             Err(free) => free.await.map_err(|_| self.ended())?,
@@ -201,7 +199,7 @@ impl Queue {
     ///
     /// As [`Self::run`].
     pub(crate) fn run_blocking<P: Piecework>(&self, piecework: P) -> Result<P::Answer> {
-        block_on(self.run(piecework, None))
+        block_on(self.run(&Call::new(), piecework))
     }
 
     /// When the request is due, and its place or where that will come from.

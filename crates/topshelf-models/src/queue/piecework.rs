@@ -60,9 +60,6 @@ pub(crate) trait Piecework: Send + 'static {
 
 /// [`Piecework`] of any kind.
 pub(super) trait Work: Send {
-    /// Whether nobody waits for the answer.
-    fn is_gone(&self) -> bool;
-
     /// As [`Piecework::read`].
     fn read(&mut self, room: &mut usize) -> Result<Option<Sequences>>;
 
@@ -88,10 +85,6 @@ fn caught<T>(name: &str, piece: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 impl<P: Piecework> Work for Errand<P> {
-    fn is_gone(&self) -> bool {
-        self.reply.is_canceled()
-    }
-
     fn read(&mut self, room: &mut usize) -> Result<Option<Sequences>> {
         caught(&self.name, || self.piecework.read(room))
     }

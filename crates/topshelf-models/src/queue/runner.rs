@@ -74,7 +74,7 @@ impl Request {
 
     /// Whether somebody waits for its answer.
     fn is_wanted(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| !held.work.is_gone())
+        self.held.as_ref().is_some_and(|held| !held.account.is_withdrawn())
     }
 
     fn is_read(&self) -> bool {
@@ -113,7 +113,7 @@ impl Request {
     /// Takes the rows of one of its sequences, and answers after the last.
     fn take(&mut self, slot: &Slot, rows: &[f32]) {
         let (Some(held), Some(sequences)) = (&mut self.held, &mut self.sequences) else { return };
-        if held.work.is_gone() {
+        if held.account.is_withdrawn() {
             return;
         }
         // It is not needed any more.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use topshelf_core::Journal;
+use topshelf_core::Call;
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -123,11 +123,10 @@ impl Pace {
     }
 }
 
-/// One request in the counters, and in the trace and the journal of whoever asked; dropping it takes it
-/// out.
+/// One request in the counters, in the trace, and in the call of whoever asked; dropping it takes it out.
 pub(super) struct Account {
     stats: Arc<QueueStats>,
-    journal: Option<Journal>,
+    call: Call,
     span: Span,
     arrived: Instant,
     /// Still to be computed.
@@ -137,13 +136,13 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// A request to this model that arrives now, with a guess of its tokens.
-    pub(super) fn open(stats: &Arc<QueueStats>, model: &str, tokens: usize) -> Self {
+    /// A request to this model that arrives now as this call, with a guess of its tokens.
+    pub(super) fn open(stats: &Arc<QueueStats>, call: Call, model: &str, tokens: usize) -> Self {
         stats.waiting.fetch_add(1, Ordering::Relaxed);
         stats.tokens_ahead.fetch_add(tokens, Ordering::Relaxed);
         Self {
             stats: Arc::clone(stats),
-            journal: Journal::current(),
+            call,
             span: tracing::debug_span!("encode", model, tokens = Empty, waited_ms = Empty),
             arrived: Instant::now(),
             tokens,
@@ -158,6 +157,11 @@ impl Account {
 
     pub(super) fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// Whether nobody waits for the answer.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.call.is_withdrawn()
     }
 
     /// It is known now how many tokens there are to compute.
@@ -178,9 +182,7 @@ impl Account {
         let waited = self.arrived.elapsed();
         self.span.record("tokens", self.tokens);
         self.span.record("waited_ms", waited.as_secs_f64() * 1e3);
-        if let Some(journal) = &self.journal {
-            journal.wait(waited);
-        }
+        self.call.wait(waited);
         let bound = |&bound: &u64| waited > Duration::from_millis(bound);
         let bucket = WAIT_BOUNDS_MS.iter().take_while(|&at| bound(at)).count();
         self.stats.waits[bucket].fetch_add(1, Ordering::Relaxed);
@@ -215,8 +217,9 @@ mod tests {
     #[test]
     fn a_request_is_counted_until_it_ends() {
         let stats = Arc::default();
-        let mut first = Account::open(&stats, "m", 100);
-        let second = Account::open(&stats, "m", 7);
+        let call = Call::new();
+        let mut first = Account::open(&stats, call.part(), "m", 100);
+        let second = Account::open(&stats, call.part(), "m", 7);
         assert_eq!((stats.counts().waiting, stats.counts().tokens_ahead), (2, 107));
         first.is_of(90);
         first.begin();

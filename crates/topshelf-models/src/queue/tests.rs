@@ -90,7 +90,9 @@ impl Bench {
 
     /// Puts a request into the queue.
     fn ask(&self, work: Plain, deadline: Option<Instant>) -> Answered<'_> {
-        let mut future: Answered<'_> = Box::pin(self.queue.run(work, deadline));
+        let call = deadline.map_or_else(Call::new, |deadline| Call::new().due_at(deadline));
+        let queue = &self.queue;
+        let mut future: Answered<'_> = Box::pin(async move { queue.run(&call, work).await });
         assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         future
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use topshelf_core::{Ask, LanguageModel, Message, Prompt, Usage, Wanted, Written};
+use topshelf_core::{Ask, Call, LanguageModel, Message, Prompt, Usage, Wanted, Written};
 use topshelf_models::{LocalModel, ModelError, Store};
 
 /// Loaded once; its golden pair is checked on the way.
@@ -20,8 +20,14 @@ fn ask(text: &str, wanted: Wanted, max_tokens: usize) -> Ask {
 }
 
 fn write(asks: &[Ask]) -> Vec<Written> {
-    let written = pollster::block_on(model().write(asks)).unwrap();
-    written.into_iter().map(Result::unwrap).collect()
+    counted(asks).0
+}
+
+/// What is written, and what it took.
+fn counted(asks: &[Ask]) -> (Vec<Written>, Usage) {
+    let call = Call::new();
+    let written = pollster::block_on(model().write(&call, asks)).unwrap();
+    (written.into_iter().map(Result::unwrap).collect(), call.spent())
 }
 
 #[test]
@@ -31,16 +37,16 @@ fn an_answer_has_the_same_bits_alone_and_among_others() {
         .iter()
         .map(|fact| ask(&format!("{beginning}{fact} Is it about a river?"), Wanted::Tokens, 3))
         .collect();
-    let together = write(&asks);
+    let (together, of_all) = counted(&asks);
     for (one, written) in asks.iter().zip(&together) {
         let alone = write(std::slice::from_ref(one)).remove(0);
         assert_eq!((&alone.text, &alone.alternatives), (&written.text, &written.alternatives));
     }
     assert_ne!(together[0].alternatives, together[2].alternatives);
     // What they have in common was read once.
-    let read: u64 = together.iter().map(|written| written.usage.input_tokens).sum();
-    let apart: u64 =
-        asks.iter().map(|one| write(std::slice::from_ref(one))[0].usage.input_tokens).sum();
+    let read = of_all.input_tokens;
+    let apart: u64 = asks.iter().map(|one| counted(std::slice::from_ref(one)).1.input_tokens).sum();
+    assert_eq!(of_all.calls, 3);
     assert!(read * 3 < apart * 2, "{read} tokens together, {apart} apart");
 }
 
@@ -76,12 +82,14 @@ fn an_order_is_of_all_each_once() {
 fn what_is_too_long_fails_alone_and_text_is_never_structure() {
     let long = "word ".repeat(9000);
     let asks = [ask(&long, Wanted::Tokens, 1), ask("Hello", Wanted::Text, 5)];
-    let outcomes = pollster::block_on(model().write(&asks)).unwrap();
+    let call = Call::new();
+    let outcomes = pollster::block_on(model().write(&call, &asks)).unwrap();
     let reason = outcomes[0].as_ref().unwrap_err().reason.clone();
     assert!(reason.contains("do not fit into the 8192"), "{reason}");
     let answer = outcomes[1].as_ref().unwrap();
-    assert!(!answer.text.is_empty() && answer.usage.output_tokens <= 5);
-    assert_ne!(answer.usage, Usage::default());
+    assert!(!answer.text.is_empty());
+    let spent = call.spent();
+    assert!(spent.calls == 1 && (1..=5).contains(&spent.output_tokens), "{spent}");
     // A marker in a document is characters, not a marker.
     assert!(model().count_tokens("<|im_end|>") > 3);
     let marked = Ask {
@@ -91,14 +99,15 @@ fn what_is_too_long_fails_alone_and_text_is_never_structure() {
         wanted: Wanted::Tokens,
         max_tokens: 1,
     };
-    assert!(write(&[marked])[0].usage.input_tokens < 12);
+    assert!(counted(&[marked]).1.input_tokens < 12);
 }
 
 #[test]
 fn a_dropped_question_is_withdrawn() {
     let model: Arc<&LocalModel> = Arc::new(model());
     let asks = vec![ask(&"a long story ".repeat(400), Wanted::Text, 200); 8];
-    let mut future = model.write(&asks);
+    let call = Call::new();
+    let mut future = model.write(&call, &asks);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(future.as_mut().poll(&mut context).is_pending());
     drop(future);

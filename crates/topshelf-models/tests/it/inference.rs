@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use pollster::block_on;
 use serde::Deserialize;
-use topshelf_core::{EmbedKind, Embedder, Passage, Query, Reranker, Scale};
+use topshelf_core::{Call, EmbedKind, Embedder, Passage, Query, Reranker, Scale};
 use topshelf_models::encoder::{Encoder, Output, Sequence, TokenBatch};
 use topshelf_models::engine::{Choice, Settings};
 use topshelf_models::native::Precision;
@@ -295,7 +295,7 @@ fn as_a_reranker_it_reads_title_and_text() {
             "It was founded in 1913.",
         )),
     ];
-    let outcomes = block_on(model.score(&query, &passages)).unwrap();
+    let outcomes = block_on(model.score(&Call::new(), &query, &passages)).unwrap();
     let scores: Vec<f32> = outcomes.into_iter().map(|outcome| outcome.unwrap().score).collect();
     let texts = passages.each_ref().map(|passage| (query.text(), passage.model_text()));
     assert_eq!(bits(&scores), bits(&model.predict(&texts).unwrap()));
@@ -318,7 +318,7 @@ fn vectors_have_length_one_and_queries_have_their_prefix() {
     assert!(cosine(&query, &passage) < 0.99);
     let prefixed = format!("{}{text}", folder(BI).spec.query_prefix);
     assert_eq!(bits(&model.embed_passages(&[prefixed]).unwrap()[0]), bits(&query));
-    let embedded = block_on(model.embed(EmbedKind::Query, &[text])).unwrap();
+    let embedded = block_on(model.embed(&Call::new(), EmbedKind::Query, &[text])).unwrap();
     assert_eq!(bits(&embedded[0]), bits(&query));
     assert_eq!(model.embed_passages::<&str>(&[]).unwrap(), Vec::<Vec<f32>>::new());
 }
@@ -329,7 +329,7 @@ fn a_query_without_a_known_token_is_refused_and_a_passage_is_not() {
     for query in ["\u{1f9c0}\u{1f9c0} \u{1fae0}", ""] {
         let error = model.embed_queries(&[query]).unwrap_err();
         assert!(matches!(error, ModelError::UnknownTokens { .. }), "{error}");
-        let error = block_on(model.embed(EmbedKind::Query, &[query])).unwrap_err();
+        let error = block_on(model.embed(&Call::new(), EmbedKind::Query, &[query])).unwrap_err();
         assert!(matches!(error, topshelf_core::Error::NothingToLookUp { .. }), "{error}");
         assert_eq!(model.embed_passages(&[query]).unwrap().len(), 1);
     }

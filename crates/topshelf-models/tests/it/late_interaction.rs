@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use pollster::block_on;
-use topshelf_core::{EmbedKind, Passage, Query, Reranker, Scale, TokenVectors};
+use topshelf_core::{Call, EmbedKind, Passage, Query, Reranker, Scale, TokenVectors};
 use topshelf_models::engine::{Choice, Settings};
 use topshelf_models::native::Precision;
 use topshelf_models::{BiEncoder, Family, LateInteraction, ModelError, Store};
@@ -96,11 +96,12 @@ fn padding_is_not_attended_to_on_either_engine() {
 fn it_is_a_reranker_and_says_which_token_answered() {
     let late = late();
     assert_eq!(late.scale(), Scale::MaxSim);
-    let query = Query::new(QUERY).unwrap();
+    let (call, query) = (Call::new(), Query::new(QUERY).unwrap());
     let passage = Arc::new(Passage::standalone("berlin", "", PASSAGES[0]));
-    let outcomes = block_on(Reranker::score(&late, &query, &[Arc::clone(&passage)])).unwrap();
+    let outcomes =
+        block_on(Reranker::score(&late, &call, &query, &[Arc::clone(&passage)])).unwrap();
     let score = outcomes[0].as_ref().unwrap().score;
-    let matches = block_on(late.explain(&query, &passage)).unwrap();
+    let matches = block_on(late.explain(&call, &query, &passage)).unwrap();
     assert_eq!(matches.len(), 32);
     let sum: f32 = matches.iter().map(|found| found.similarity).sum();
     assert!((sum - score).abs() < 1e-3, "{sum} {score}");

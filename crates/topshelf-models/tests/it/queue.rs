@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pollster::block_on;
 use serde::Deserialize;
-use topshelf_core::{EmbedKind, Embedder, Passage, Query, Reranker};
+use topshelf_core::{Call, EmbedKind, Embedder, Passage, Query, Reranker};
 use topshelf_models::{BiEncoder, CrossEncoder, LateInteraction, QueueStats};
 
 use super::inference::{BI, CROSS, bits, folder};
@@ -107,8 +107,8 @@ fn asked(texts: &Texts, random: &mut Random) -> Asked {
 }
 
 /// The scores' bits.
-fn scores(model: &dyn Reranker, query: &Query, passages: &[Arc<Passage>]) -> Vec<u32> {
-    let outcomes = block_on(model.score(query, passages)).unwrap();
+fn scores(model: &dyn Reranker, call: &Call, query: &Query, passages: &[Arc<Passage>]) -> Vec<u32> {
+    let outcomes = block_on(model.score(call, query, passages)).unwrap();
     outcomes.into_iter().map(|outcome| outcome.unwrap().score.to_bits()).collect()
 }
 
@@ -118,13 +118,11 @@ fn rerank_at_once(model: &dyn Reranker, stats: &QueueStats) {
         stats,
         |random| asked(&texts, random),
         |(query, passages, deadline)| {
-            let query = match deadline {
-                Some(deadline) => query.clone().due_at(Instant::now() + *deadline),
-                None => query.clone(),
-            };
+            let call = Call::new();
+            let call = deadline.map_or(call.clone(), |time| call.due_at(Instant::now() + time));
             if passages.len() % 5 == 4 {
                 // This one goes away after a moment, as a client does who hangs up.
-                let mut future = model.score(&query, passages);
+                let mut future = model.score(&call, query, passages);
                 let waker = std::task::Waker::noop();
                 let mut context = std::task::Context::from_waker(waker);
                 let is_done = future.as_mut().poll(&mut context).is_ready();
@@ -132,11 +130,12 @@ fn rerank_at_once(model: &dyn Reranker, stats: &QueueStats) {
                 assert!(!is_done);
                 return None;
             }
-            Some(scores(model, &query, passages))
+            Some(scores(model, &call, query, passages))
         },
         |(query, passages, _)| {
-            let alone =
-                |passage: &Arc<Passage>| scores(model, query, std::slice::from_ref(passage));
+            let alone = |passage: &Arc<Passage>| {
+                scores(model, &Call::new(), query, std::slice::from_ref(passage))
+            };
             passages.iter().flat_map(alone).collect()
         },
     );
@@ -160,7 +159,7 @@ fn vectors_of_many_callers_are_those_of_each_alone() {
     let texts = texts();
     let embed = |kind: EmbedKind, texts: &[String]| -> Vec<u32> {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let vectors = block_on(model.embed(kind, &texts)).unwrap();
+        let vectors = block_on(model.embed(&Call::new(), kind, &texts)).unwrap();
         vectors.iter().flat_map(|vector| bits(vector)).collect()
     };
     compare(

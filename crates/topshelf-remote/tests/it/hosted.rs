@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use topshelf_core::{
-    OnFailure, Passage, Policy, Query, Ranking, RerankOutcome, Reranker, Scale, SecondStage,
+    Call, OnFailure, Passage, Policy, Query, Ranking, RerankOutcome, Reranker, Scale, SecondStage,
 };
 use topshelf_remote::{Budget, Dialect, HostedReranker, Meter, Prices, Target};
 
@@ -47,7 +47,7 @@ fn passages(texts: impl IntoIterator<Item = String>) -> Vec<Arc<Passage>> {
 
 fn score(reranker: &HostedReranker, texts: &[&str]) -> topshelf_core::Result<Vec<RerankOutcome>> {
     let passages = passages(texts.iter().map(|text| (*text).to_owned()));
-    pollster::block_on(reranker.score(&Query::new("q").unwrap(), &passages))
+    pollster::block_on(reranker.score(&Call::new(), &Query::new("q").unwrap(), &passages))
 }
 
 fn values(outcomes: Vec<RerankOutcome>) -> Vec<f32> {
@@ -114,7 +114,7 @@ fn ten_thousand_documents_within_the_limits_and_in_order() {
     let expected: Vec<f32> = texts.iter().map(|text| text.parse().unwrap()).collect();
     let reranker = reranker(Dialect::Cohere, &service, "m");
     let query = Query::new("q").unwrap();
-    let found = pollster::block_on(reranker.score(&query, &passages(texts))).unwrap();
+    let found = pollster::block_on(reranker.score(&Call::new(), &query, &passages(texts))).unwrap();
     assert_eq!(values(found), expected);
     let seen = service.seen.lock().unwrap();
     assert!(seen.iter().all(|request| documents(request).len() <= 1000));
@@ -269,7 +269,8 @@ fn the_order_stays_with_the_reason_within_the_deadline() {
         let stage = SecondStage::new(reranker(Dialect::Cohere, service, "m"));
         let stage = stage.with_policy(policy.clone()).unwrap();
         let start = Instant::now();
-        let (ranking, report) = pollster::block_on(stage.run(&query, &given, 3, start)).unwrap();
+        let (ranking, report) =
+            pollster::block_on(stage.run(&Call::new(), &query, &given, 3)).unwrap();
         assert!(start.elapsed() < Duration::from_secs(2), "{n}: {:?}", start.elapsed());
         let order: Vec<&str> = ranking.hits().iter().map(|hit| hit.passage.text.as_str()).collect();
         assert_eq!(order, ["0.1", "0.9", "0.5"], "{n}");
@@ -278,7 +279,7 @@ fn the_order_stays_with_the_reason_within_the_deadline() {
         assert!(told, "{n}: {:?}", report.failures);
     }
     let strict = SecondStage::new(reranker(Dialect::Cohere, &services[1], "m"));
-    assert!(pollster::block_on(strict.run(&query, &given, 3, Instant::now())).is_err());
+    assert!(pollster::block_on(strict.run(&Call::new(), &query, &given, 3)).is_err());
 }
 
 /// With a deadline before the retries are over, what the service said stands in the failure.
@@ -296,7 +297,7 @@ fn a_deadline_that_cuts_retries_off_names_what_the_service_said() {
         let policy = Policy { deadline, on_failure, ..Policy::default() };
         let stage = SecondStage::new(reranker(Dialect::Cohere, &service, "m"));
         let stage = stage.with_policy(policy).unwrap();
-        let told = match pollster::block_on(stage.run(&query, &given, 2, Instant::now())) {
+        let told = match pollster::block_on(stage.run(&Call::new(), &query, &given, 2)) {
             Ok((_, report)) => report.failures[0].reason.clone(),
             Err(error) => error.to_string(),
         };
@@ -329,11 +330,12 @@ fn calls_that_were_answered_before_one_failed_are_counted() {
     let policy = Policy { on_failure: OnFailure::KeepOrder, ..Policy::default() };
     let stage = SecondStage::new(reranker).with_policy(policy).unwrap();
     let query = Query::new("q").unwrap();
-    let run = stage.run(&query, &given, 10, Instant::now());
-    let (_, report) = pollster::block_on(run).unwrap();
+    let call = Call::new();
+    let (_, report) = pollster::block_on(stage.run(&call, &query, &given, 10)).unwrap();
     let usage = report.failures[0].usage;
     assert_eq!((usage.calls, usage.searches, usage.cost), (2, 20, Some(40_000_000)));
-    assert_eq!((report.usage(), budget.spent()), (usage, 40_000_000));
+    assert_eq!((report.usage(), call.spent()), (usage, usage));
+    assert_eq!(budget.spent(), 40_000_000);
 }
 
 #[test]
@@ -358,7 +360,8 @@ fn who_goes_away_is_not_asked_for_any_more() {
     let reranker = reranker(Dialect::Cohere, &service, "m");
     let query = Query::new("q").unwrap();
     let one = passages(["0.5".to_owned()]);
-    let mut future = reranker.score(&query, &one);
+    let call = Call::new();
+    let mut future = reranker.score(&call, &query, &one);
     let waker = std::task::Waker::noop();
     assert!(future.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
     std::thread::sleep(Duration::from_millis(200));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use topshelf_core::{Ask, Journal, LanguageModel, Message, Prompt, Tell, Wanted, Written};
+use topshelf_core::{Ask, Call, LanguageModel, Message, Prompt, Tell, Wanted, Written};
 use topshelf_remote::{Api, Budget, ChatModel, Meter, Place, Prices, RemoteModel};
 
 use super::service::{Reply, Request, Service};
@@ -47,9 +47,10 @@ fn tokens(written: &Written) -> Vec<&str> {
 #[test]
 fn a_conversation_is_sent_and_read_as_openai_has_it() {
     let service = Service::start(|_| ok(&answer("7")));
-    let written = model(&service).write(&chat("how much?", Wanted::Tokens)).unwrap();
+    let call = Call::new();
+    let written = model(&service).write(&call, &chat("how much?", Wanted::Tokens)).unwrap();
     assert_eq!((written.text.as_str(), tokens(&written)), ("7", vec!["7", "8"]));
-    assert_eq!((written.usage.calls, written.usage.input_tokens), (1, 40));
+    assert_eq!((call.spent().calls, call.spent().input_tokens), (1, 40));
     let seen = service.seen.lock().unwrap();
     let Request { path, headers, body, .. } = &seen[0];
     assert_eq!(path, "/chat/completions");
@@ -76,7 +77,7 @@ fn a_raw_text_goes_to_completions_whose_probabilities_come_in_two_shapes() {
     for _ in 0..2 {
         let prompt = Prompt::Raw("<start>is it?".to_owned());
         let ask = Ask { prompt, wanted: Wanted::Tokens, max_tokens: 1 };
-        let written = model(&service).write(&ask).unwrap();
+        let written = model(&service).write(&Call::new(), &ask).unwrap();
         assert_eq!((written.text.as_str(), tokens(&written)), ("yes", vec!["yes", "no"]));
     }
     let seen = service.seen.lock().unwrap();
@@ -97,8 +98,9 @@ fn anthropic_has_its_own_shape() {
     });
     let key = Some("sesame".to_owned());
     let model = ChatModel::with_api(Api::Anthropic, &service.address, "claude", key).unwrap();
-    let written = model.write(&chat("order", Wanted::Permutation(2))).unwrap();
-    assert_eq!((written.text.as_str(), written.usage.output_tokens), ("[2] > [1]", 7));
+    let call = Call::new();
+    let written = model.write(&call, &chat("order", Wanted::Permutation(2))).unwrap();
+    assert_eq!((written.text.as_str(), call.spent().output_tokens), ("[2] > [1]", 7));
     assert!(written.alternatives.is_empty());
     let seen = service.seen.lock().unwrap();
     let Request { path, headers, body, .. } = &seen[0];
@@ -112,7 +114,7 @@ fn anthropic_has_its_own_shape() {
 #[test]
 fn an_order_is_asked_for_by_schema() {
     let service = Service::start(|_| ok(&answer("{\"order\": [2, 1]}")));
-    model(&service).write(&chat("order", Wanted::Permutation(2))).unwrap();
+    model(&service).write(&Call::new(), &chat("order", Wanted::Permutation(2))).unwrap();
     let body = service.seen.lock().unwrap()[0].body.clone();
     let order = &body["response_format"]["json_schema"]["schema"]["properties"]["order"];
     assert_eq!((&order["minItems"], &order["items"]["maximum"]), (&json!(2), &json!(2)));
@@ -137,15 +139,15 @@ fn what_a_server_does_not_understand_is_left_out_from_then_on() {
         }
     });
     let model = model(&service);
-    model.write(&chat("how much?", Wanted::Tokens)).unwrap();
+    model.write(&Call::new(), &chat("how much?", Wanted::Tokens)).unwrap();
     assert_eq!(service.requests(), 5);
-    model.clone().write(&chat("how much?", Wanted::Tokens)).unwrap();
+    model.clone().write(&Call::new(), &chat("how much?", Wanted::Tokens)).unwrap();
     assert_eq!(service.requests(), 6, "a clone knows what was learnt");
-    model.write(&chat("order", Wanted::Permutation(3))).unwrap();
+    model.write(&Call::new(), &chat("order", Wanted::Permutation(3))).unwrap();
     assert_eq!(service.requests(), 8);
     // What is refused for another reason stays refused.
     let service = Service::start(|_| refusal(400, "the prompt is too long"));
-    let error = self::model(&service).write(&chat("x", Wanted::Tokens)).unwrap_err();
+    let error = self::model(&service).write(&Call::new(), &chat("x", Wanted::Tokens)).unwrap_err();
     assert!(error.to_string().contains("too long"), "{error}");
     assert_eq!(service.requests(), 1);
 }
@@ -160,7 +162,7 @@ fn one_question_fails_alone_and_a_wrong_key_fails_all() {
     let model = RemoteModel::new("m", &place, Meter::default()).unwrap();
     let asks: Vec<Ask> =
         ["a", "long", "b", "c", "d"].iter().map(|text| chat(text, Wanted::Text)).collect();
-    let outcomes = pollster::block_on(model.write(&asks)).unwrap();
+    let outcomes = pollster::block_on(model.write(&Call::new(), &asks)).unwrap();
     let texts: Vec<_> = outcomes.iter().map(|o| o.as_ref().map(|w| w.text.as_str())).collect();
     assert_eq!((&texts[0], &texts[2..]), (&Ok("a"), &[Ok("b"), Ok("c"), Ok("d")][..]));
     assert!(texts[1].unwrap_err().reason.contains("too long"));
@@ -169,7 +171,7 @@ fn one_question_fails_alone_and_a_wrong_key_fails_all() {
     let service = Service::start(|_| refusal(401, "invalid key"));
     let model =
         RemoteModel::new("m", &Place::parse(&service.address).unwrap(), Meter::default()).unwrap();
-    let error = pollster::block_on(model.write(&asks)).unwrap_err().to_string();
+    let error = pollster::block_on(model.write(&Call::new(), &asks)).unwrap_err().to_string();
     assert!(error.contains("401") && error.contains("is the key set"), "{error}");
 }
 
@@ -194,12 +196,12 @@ fn a_stream_that_is_cut_off_was_paid_for_as_far_as_it_came() {
     let hears = Arc::clone(&heard);
     let tell: Tell = Arc::new(move |piece: &str| hears.lock().unwrap().push_str(piece));
     let ask = Ask { max_tokens: 100, ..chat("how old do fleas get?", Wanted::Text) };
-    let journal = Journal::default();
-    let error = pollster::block_on(journal.within(model.stream(&ask, tell))).unwrap_err();
+    let call = Call::new();
+    let error = pollster::block_on(model.stream(&call, &ask, tell)).unwrap_err();
     assert!(error.to_string().contains("breaks off"), "{error}");
     assert_eq!(*heard.lock().unwrap(), "Up to a year, or two.");
     // 26 bytes were asked, 21 came: 9 and 7 tokens, from above.
-    let spent = journal.spent();
+    let spent = call.spent();
     assert_eq!((spent.calls, spent.input_tokens, spent.output_tokens), (1, 9, 7));
     assert_eq!((spent.cost, budget.spent()), (Some(79_000), 79_000));
     // Nothing came, nothing is paid.
@@ -208,9 +210,9 @@ fn a_stream_that_is_cut_off_was_paid_for_as_far_as_it_came() {
     let place = Place::parse(&service.address).unwrap();
     let model = RemoteModel::new("m", &place, meter).unwrap();
     let tell: Tell = Arc::new(|_: &str| {});
-    let journal = Journal::default();
-    assert!(pollster::block_on(journal.within(model.stream(&ask, tell))).is_err());
-    assert!(journal.spent().is_none() && budget.spent() == 0);
+    let call = Call::new();
+    assert!(pollster::block_on(model.stream(&call, &ask, tell)).is_err());
+    assert!(call.spent().is_none() && budget.spent() == 0);
 }
 
 #[test]
@@ -227,10 +229,10 @@ fn questions_that_were_answered_before_one_failed_are_counted() {
     let place = Place::parse(&service.address).unwrap();
     let model = RemoteModel::new("m", &place, meter).unwrap();
     let asks = ["a", "b", "last"].map(|text| chat(text, Wanted::Text));
-    let journal = Journal::default();
-    let error = pollster::block_on(journal.within(model.write(&asks))).unwrap_err();
+    let call = Call::new();
+    let error = pollster::block_on(model.write(&call, &asks)).unwrap_err();
     assert!(error.to_string().contains("expired"), "{error}");
-    let spent = journal.spent();
+    let spent = call.spent();
     assert_eq!((spent.calls, spent.input_tokens, spent.output_tokens), (2, 80, 2));
     assert_eq!((spent.cost, budget.spent()), (Some(100_000), 100_000));
 }
@@ -246,21 +248,22 @@ fn what_a_server_said_is_forgotten_once_it_answers() {
     });
     let place = Place::parse(&service.address).unwrap();
     let model = RemoteModel::new("m", &place, Meter::default()).unwrap();
-    let journal = Journal::default();
+    let call = Call::new();
     let asks = [chat("x", Wanted::Text)];
-    pollster::block_on(journal.within(model.write(&asks))).unwrap();
-    assert_eq!((service.requests(), journal.last_words()), (2, None));
+    pollster::block_on(model.write(&call, &asks)).unwrap();
+    assert_eq!((service.requests(), call.last_words()), (2, None));
 }
 
 #[test]
 fn garbage_and_silence_are_errors_that_say_so() {
     for (body, says) in [("{}", "choices[0]"), ("<html>", "expected value")] {
         let service = Service::start(move |_| Reply::Whole(200, Vec::new(), body.to_owned()));
-        let error = model(&service).write(&chat("x", Wanted::Text)).unwrap_err().to_string();
+        let error =
+            model(&service).write(&Call::new(), &chat("x", Wanted::Text)).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
     // A model that only thinks says nothing, which is no fault of the protocol.
     let service =
         Service::start(|_| ok(&json!({ "choices": [{ "message": { "content": null } }] })));
-    assert_eq!(model(&service).write(&chat("x", Wanted::Text)).unwrap().text, "");
+    assert_eq!(model(&service).write(&Call::new(), &chat("x", Wanted::Text)).unwrap().text, "");
 }

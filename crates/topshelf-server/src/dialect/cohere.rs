@@ -9,17 +9,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use topshelf_core::{Error as CoreError, MAX_QUERY_CHARS};
+use topshelf_core::{Error as CoreError, ListedDocument, MAX_QUERY_CHARS, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, at_least_one, of_body, ran, refuse_empty, with_status};
 use crate::app::{self, App, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Number, Ordered};
-use crate::shelf::Reranking;
+use crate::rerank::{self, Asked, Number, Ordered};
 
 /// Documents times chunks have to stay below that.
 const MOST_CHUNKS: usize = 10_000;
@@ -174,17 +174,18 @@ async fn rerank_v2(app: &Arc<App>, request: Request) -> Result<Response> {
         let reason = format!("{priority} is not from 0 to {LOWEST_PRIORITY}");
         return Err(ServeError::WrongField { field: "priority".to_owned(), reason });
     }
-    let documents: Vec<Given> = asked.documents.into_iter().map(Given::from).collect();
+    let documents: Vec<ListedDocument> =
+        asked.documents.into_iter().map(ListedDocument::from).collect();
     refuse_empty(&documents)?;
     let asked = Asked {
         query: asked.query,
         documents,
-        reranking: reranking(Some(asked.model), &head.headers)?,
+        patch: patch(Some(asked.model), &head.headers)?,
         top: asked.top_n,
         tokens_per_document: at_least_one("max_tokens_per_doc", asked.max_tokens_per_doc)?,
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(&head), asked).await?;
     Ok(reranked(&ordered, "2", None))
 }
 
@@ -194,11 +195,7 @@ pub(super) async fn v1(State(app): State<Arc<App>>, request: Request) -> Respons
 }
 
 /// Version 1, with a body that has been read.
-pub(super) async fn reranked_v1(
-    app: &Arc<App>,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Response> {
+pub(super) async fn reranked_v1(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: CohereRerankV1 = app::parse(body)?;
     let most = asked.max_chunks_per_doc.unwrap_or(1).saturating_mul(asked.documents.len());
     if most >= MOST_CHUNKS && asked.max_chunks_per_doc.is_some() {
@@ -211,25 +208,25 @@ pub(super) async fn reranked_v1(
             reason: NO_FIELDS.to_owned(),
         });
     }
-    let documents: Vec<Given> =
+    let documents: Vec<ListedDocument> =
         asked.documents.iter().map(|document| document.read(&fields)).collect();
     refuse_empty(&documents)?;
     let returned = asked.return_documents.then_some(asked.documents);
     let asked = Asked {
         query: asked.query,
         documents,
-        reranking: reranking(asked.model, headers)?,
+        patch: patch(asked.model, &head.headers)?,
         top: asked.top_n,
         tokens_per_document: at_least_one("max_tokens_per_doc", asked.max_tokens_per_doc)?,
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(head), asked).await?;
     Ok(reranked(&ordered, "1", returned.as_deref()))
 }
 
 impl CohereDocument {
     /// The text of it that is read.
-    fn read(&self, fields: &[String]) -> Given {
+    fn read(&self, fields: &[String]) -> ListedDocument {
         let text = match self {
             Self::Text(text) => text.clone(),
             Self::Fields(own) => {
@@ -253,9 +250,9 @@ impl CohereDocument {
     }
 }
 
-fn reranking(model: Option<String>, headers: &HeaderMap) -> Result<Reranking> {
+fn patch(model: Option<String>, headers: &HeaderMap) -> Result<SetupPatch> {
     let deadline = app::deadline(headers)?;
-    Ok(Reranking { rerank: model, deadline, ..Reranking::default() })
+    Ok(SetupPatch { rerank: model, deadline, ..SetupPatch::default() })
 }
 
 fn reranked(

@@ -26,19 +26,21 @@ pub mod voyage;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
+use topshelf_core::ListedDocument;
 use utoipa::ToSchema;
 
 use crate::app::{App, Ran, answer};
 use crate::error::{Result, ServeError, whole_seconds};
 use crate::json;
 use crate::native;
-use crate::rerank::{Given, Ordered};
+use crate::rerank::Ordered;
 
 /// Whose shapes a request and its answer have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,16 +135,16 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/openai/v1/embeddings", post(openai::embeddings))
 }
 
-/// The answer of a handler that is given the headers and the whole body.
+/// The answer of a handler that is given the head and the whole body.
 async fn of_body(
     app: &Arc<App>,
     request: Request,
     dialect: Dialect,
-    handle: impl AsyncFnOnce(&Arc<App>, &HeaderMap, &[u8]) -> Result<Response>,
+    handle: impl AsyncFnOnce(&Arc<App>, &Parts, &[u8]) -> Result<Response>,
 ) -> Response {
     let (head, body) = request.into_parts();
     let result = match app.body(body).await {
-        Ok(body) => handle(app, &head.headers, &body).await,
+        Ok(body) => handle(app, &head, &body).await,
         Err(error) => Err(error),
     };
     answer(dialect, result)
@@ -193,7 +195,7 @@ impl TextOrObject {
     }
 }
 
-impl From<TextOrObject> for Given {
+impl From<TextOrObject> for ListedDocument {
     fn from(document: TextOrObject) -> Self {
         document.into_text().into()
     }
@@ -228,7 +230,7 @@ fn at_least_one(field: &str, number: Option<usize>) -> Result<Option<usize>> {
 }
 
 /// Some vendors refuse documents without text; which do, say so by this.
-fn refuse_empty(documents: &[Given]) -> Result<()> {
+fn refuse_empty(documents: &[ListedDocument]) -> Result<()> {
     match documents.iter().position(|given| given.text.trim().is_empty()) {
         Some(index) => Err(ServeError::EmptyDocument { index }),
         None => Ok(()),

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use super::vllm::{OpenAiError, VllmUsage, of};
 use super::{Dialect, OneOrMany, tei, with_status};
-use crate::app::{App, Ran, answer, told};
+use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
 
 /// A request.
@@ -106,7 +106,8 @@ pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
 
 async fn embedded(app: &App, request: Request) -> Result<Response> {
     let start = Instant::now();
-    let asked: OpenAiEmbeddings = app.read(request.into_body()).await?;
+    let (head, body) = request.into_parts();
+    let asked: OpenAiEmbeddings = app.read(body).await?;
     let embedder = app.shelf.embedder(asked.model.as_deref())?;
     let own = embedder.dimension();
     if let Some(other) = asked.dimensions.filter(|wanted| *wanted != own) {
@@ -120,7 +121,12 @@ async fn embedded(app: &App, request: Request) -> Result<Response> {
         Some(InputType::Document) | None => EmbedKind::Passage,
     };
     let texts = asked.input.into_vec();
-    let vectors = tei::vectors(app, embedder.as_ref(), kind, &texts).await?;
+    let vectors = tei::vectors(
+        app,
+        &app::call(&head),
+        tei::EmbedTask { embedder: embedder.as_ref(), kind, texts: &texts },
+    )
+    .await?;
     let tokens = texts.iter().map(|text| embedder.count_tokens(text)).sum();
     let base64 = asked.encoding_format == Some(EncodingFormat::Base64);
     let data = vectors.into_iter().enumerate().map(|(index, vector)| OpenAiVector {

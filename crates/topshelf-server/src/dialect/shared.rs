@@ -162,9 +162,9 @@ pub(crate) async fn v1_rerank(State(app): State<Arc<App>>, request: Request) -> 
         Err(error) => return Dialect::Cohere.error(&error),
     };
     let result = match dialect {
-        Dialect::Voyage => voyage::reranked(&app, &head.headers, &body).await,
-        Dialect::Jina => jina::reranked(&app, &head.headers, &body).await,
-        _ => cohere::reranked_v1(&app, &head.headers, &body).await,
+        Dialect::Voyage => voyage::reranked(&app, &head, &body).await,
+        Dialect::Jina => jina::reranked(&app, &head, &body).await,
+        _ => cohere::reranked_v1(&app, &head, &body).await,
     };
     answer(dialect, result)
 }
@@ -189,9 +189,9 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
     match Fields::of(&body) {
         Err(error) => Dialect::Tei.error(&error),
         Ok(fields) if fields.has(&["documents"]) => {
-            answer(Dialect::Vllm, vllm::reranked(&app, &head.headers, &body).await)
+            answer(Dialect::Vllm, vllm::reranked(&app, &head, &body).await)
         }
-        Ok(_) => answer(Dialect::Tei, tei::reranked(&app, &head.headers, &body).await),
+        Ok(_) => answer(Dialect::Tei, tei::reranked(&app, &head, &body).await),
     }
 }
 

@@ -8,17 +8,17 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
-use topshelf_core::{Blame, EmbedKind, Embedder};
+use topshelf_core::{Blame, Call, EmbedKind, Embedder, ListedDocument, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, OneOrMany, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Number, Overlong};
-use crate::shelf::{ModelRole, Reranking};
+use crate::rerank::{self, Asked, Number, Overlong};
+use crate::shelf::ModelRole;
 
 /// What `/info` says of a model that reads texts of any length: the largest number that every client can hold.
 const NO_LIMIT: usize = i32::MAX as usize;
@@ -106,19 +106,19 @@ pub(super) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 /// With a body that has been read.
-pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: TeiRerank = app::parse(body)?;
     right_only(asked.truncation_direction.as_deref())?;
     let (number, with_texts) = (Number::raw_if(asked.raw_scores), asked.return_text);
-    let deadline = app::deadline(headers)?;
+    let deadline = app::deadline(&head.headers)?;
     let asked = Asked {
         query: asked.query,
-        documents: asked.texts.into_iter().map(Given::from).collect(),
-        reranking: Reranking { deadline, ..Reranking::default() },
+        documents: asked.texts.into_iter().map(ListedDocument::from).collect(),
+        patch: SetupPatch { deadline, ..SetupPatch::default() },
         overlong: Overlong::of_truncation(asked.truncate),
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(head), asked).await?;
     let ranks = ordered
         .numbered(number)
         .map(|(scored, score)| TeiRank {
@@ -156,7 +156,8 @@ pub(crate) async fn embed(State(app): State<Arc<App>>, request: Request) -> Resp
 }
 
 async fn embedded(app: &App, request: Request) -> Result<Response> {
-    let asked: TeiEmbed = app.read(request.into_body()).await?;
+    let (head, body) = request.into_parts();
+    let asked: TeiEmbed = app.read(body).await?;
     if asked.normalize == Some(false) {
         return Err(ServeError::WrongField {
             field: "normalize".to_owned(),
@@ -173,7 +174,12 @@ async fn embedded(app: &App, request: Request) -> Result<Response> {
     if asked.truncate == Some(false) {
         refuse_overlong(embedder.as_ref(), &texts)?;
     }
-    let vectors = vectors(app, embedder.as_ref(), kind, &texts).await?;
+    let vectors = vectors(
+        app,
+        &app::call(&head),
+        EmbedTask { embedder: embedder.as_ref(), kind, texts: &texts },
+    )
+    .await?;
     let model = embedder.identity().name.clone();
     let ran = Ran { model, took: start.elapsed(), ..Ran::default() };
     Ok(told(ran, Json(vectors)))
@@ -191,12 +197,18 @@ fn refuse_overlong(embedder: &dyn Embedder, texts: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Texts, and what makes vectors of them.
+pub(super) struct EmbedTask<'a> {
+    pub(super) embedder: &'a dyn Embedder,
+    pub(super) kind: EmbedKind,
+    pub(super) texts: &'a [String],
+}
+
 /// The vectors of some texts, if these may come in.
 pub(super) async fn vectors(
     app: &App,
-    embedder: &dyn Embedder,
-    kind: EmbedKind,
-    texts: &[String],
+    call: &Call,
+    EmbedTask { embedder, kind, texts }: EmbedTask<'_>,
 ) -> Result<Vec<Vec<f32>>> {
     let (given, limit) = (texts.len(), app.options.limits.documents);
     if given == 0 {
@@ -211,7 +223,7 @@ pub(super) async fn vectors(
     let work = texts.iter().map(|text| text.len().min(rerank::LONGEST) as u64).sum();
     let permit = app.admission.admit(work)?;
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let vectors = embedder.embed(kind, &texts).await?;
+    let vectors = embedder.embed(call, kind, &texts).await?;
     permit.finish();
     Ok(vectors)
 }

@@ -11,15 +11,16 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use topshelf_core::{ListedDocument, SetupPatch};
 use utoipa::ToSchema;
 
 use super::{Dialect, OneOrMany, TextOrObject, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Number};
-use crate::shelf::Reranking;
+use crate::rerank::{self, Asked, Number};
 
 /// A request to rerank.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -48,8 +49,8 @@ impl VllmRerank {
         let deadline = app::deadline(headers)?;
         Ok(Asked {
             query: self.query.into_text(),
-            documents: self.documents.into_iter().map(Given::from).collect(),
-            reranking: Reranking { rerank: self.model, deadline, ..Reranking::default() },
+            documents: self.documents.into_iter().map(ListedDocument::from).collect(),
+            patch: SetupPatch { rerank: self.model, deadline, ..SetupPatch::default() },
             top: self.top_n.filter(|top| *top > 0),
             count_tokens: true,
             ..Asked::default()
@@ -217,11 +218,11 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 /// With a body that has been read.
-pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: VllmRerank = app::parse(body)?;
     let with_texts = asked.return_documents.unwrap_or(true);
     let number = asked.number();
-    let ordered = rerank::run(app, asked.in_words(headers)?).await?;
+    let ordered = rerank::run(app, &app::call(head), asked.in_words(&head.headers)?).await?;
     let results = ordered.numbered(number).map(|(scored, relevance_score)| VllmResult {
         index: scored.index,
         document: with_texts
@@ -274,11 +275,11 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
     if given > limit {
         return Err(ServeError::TooManyDocuments { given, limit });
     }
-    let reranking = Reranking { rerank: asked.model, deadline, ..Reranking::default() };
+    let patch = SetupPatch { rerank: asked.model, deadline, ..SetupPatch::default() };
     let group = |query: String, documents: Vec<String>| Asked {
         query,
-        documents: documents.into_iter().map(Given::from).collect(),
-        reranking: reranking.clone(),
+        documents: documents.into_iter().map(ListedDocument::from).collect(),
+        patch: patch.clone(),
         count_tokens: true,
         ..Asked::default()
     };
@@ -293,7 +294,7 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
     let (mut scores, mut tokens, mut warnings) = (Vec::new(), 0, Vec::new());
     let mut model = String::new();
     for asked in groups {
-        let ordered = rerank::run(app, asked).await?;
+        let ordered = rerank::run(app, &app::call(&head), asked).await?;
         let mut own = vec![0.0; ordered.documents.len()];
         for (scored, score) in ordered.numbered(number) {
             own[scored.index] = score;
@@ -327,7 +328,7 @@ async fn reranked_as_infinity(app: &Arc<App>, request: Request) -> Result<Respon
     let (head, body) = request.into_parts();
     let asked: VllmRerank = app.read(body).await?;
     let (with_texts, number) = (asked.return_documents == Some(true), asked.number());
-    let ordered = rerank::run(app, asked.in_words(&head.headers)?).await?;
+    let ordered = rerank::run(app, &app::call(&head), asked.in_words(&head.headers)?).await?;
     let results = ordered.numbered(number).map(|(scored, relevance_score)| InfinityResult {
         relevance_score,
         index: scored.index,

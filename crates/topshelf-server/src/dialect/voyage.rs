@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use topshelf_core::{ListedDocument, SetupPatch};
 use utoipa::ToSchema;
 
 use super::jina::{Detail, TotalTokens};
 use super::{Dialect, of_body, ran, with_status};
 use crate::app::{self, App, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Given, Number, Overlong};
-use crate::shelf::Reranking;
+use crate::rerank::{self, Asked, Number, Overlong};
 
 /// A request.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -76,20 +76,20 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 /// With a body that has been read.
-pub(super) async fn reranked(app: &Arc<App>, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: VoyageRerank = app::parse(body)?;
     let with_texts = asked.return_documents == Some(true);
-    let deadline = app::deadline(headers)?;
+    let deadline = app::deadline(&head.headers)?;
     let asked = Asked {
         query: asked.query,
-        documents: asked.documents.into_iter().map(Given::from).collect(),
-        reranking: Reranking { rerank: asked.model, deadline, ..Reranking::default() },
+        documents: asked.documents.into_iter().map(ListedDocument::from).collect(),
+        patch: SetupPatch { rerank: asked.model, deadline, ..SetupPatch::default() },
         top: asked.top_k,
         overlong: Overlong::of_truncation(asked.truncation),
         count_tokens: true,
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(head), asked).await?;
     let data = ordered.numbered(Number::Relevance).map(|(scored, number)| VoyageResult {
         index: scored.index,
         relevance_score: number,

@@ -66,13 +66,12 @@ pub struct PassageGiven {
 }
 
 impl PromptOptions {
-    /// As the core has it.
+    /// What is said here, and the rest as usual.
     ///
     /// # Errors
     ///
     /// [`ServeError::WrongField`] for a budget of 0 and a coefficient below 0.
-    pub(crate) fn checked(self) -> Result<ContextOptions> {
-        let usual = ContextOptions::default();
+    pub(crate) fn over(self, usual: ContextOptions) -> Result<ContextOptions> {
         let near_duplicate = self.near_duplicate.unwrap_or(usual.near_duplicate);
         if self.budget == Some(0) {
             let reason = "give 1 token or more".to_owned();
@@ -88,8 +87,8 @@ impl PromptOptions {
         Ok(ContextOptions {
             token_budget: self.budget.unwrap_or(usual.token_budget),
             near_duplicate,
-            system: self.system,
-            template: self.template,
+            system: self.system.or(usual.system),
+            template: self.template.or(usual.template),
         })
     }
 }
@@ -114,7 +113,7 @@ async fn packed(app: &App, request: Request) -> Result<Response> {
     if given > limit {
         return Err(ServeError::TooManyDocuments { given, limit });
     }
-    let options = request.prompt.checked()?;
+    let options = request.prompt.over(ContextOptions::default())?;
     let mut ids = HashSet::new();
     for (place, given) in request.passages.iter().enumerate() {
         let id = given.id.clone().unwrap_or_else(|| place.to_string());

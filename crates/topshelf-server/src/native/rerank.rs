@@ -1,5 +1,6 @@
 //! `POST /topshelf/v1/rerank`: documents of the request, with all that no vendor has.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use topshelf_core::{ListedDocument, OnFailure, SetupPatch, Survivors, TokenVectorUse};
 use utoipa::ToSchema;
 
 use crate::answer::{SecondStageRan, Span};
@@ -15,11 +17,21 @@ use crate::app::{self, App, answer, told};
 use crate::dialect::{Dialect, ran};
 use crate::error::{Result, ServeError};
 use crate::json;
-use crate::rerank::{self, Asked, Given, Ordered, Overlong};
-use crate::shelf::{Reranking, Survivors};
+use crate::rerank::{self, Asked, Ordered, Overlong};
 
-/// Steps of a cascade behind the first, at most.
+/// The most steps of a cascade after the first.
 const STEPS: usize = 4;
+
+/// A more expensive reranker for the best of the one before.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SurvivorsRequest {
+    /// Its name.
+    pub model: String,
+    /// How many it reads.
+    #[schema(minimum = 1)]
+    pub keep: usize,
+}
 
 /// A request. Other vendors' names of a field are taken, too.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -50,17 +62,29 @@ pub struct RerankRequest {
 pub struct RerankingRequest {
     /// The reranker's name or alias, or `none`.
     pub model: Option<String>,
-    /// Dearer rerankers for the best of the one before.
+    /// More expensive rerankers for the best of the one before.
     #[serde(default, deserialize_with = "json::objects")]
-    pub then: Vec<Survivors>,
+    pub then: Vec<SurvivorsRequest>,
+    /// What is read of documents longer than the reranker's window: `windows` or `head`.
+    pub long_documents: Option<String>,
+    /// Windows of a long document that are read, at most.
+    #[schema(minimum = 1)]
+    pub windows: Option<usize>,
+    /// Tokens of a window, at most.
+    #[schema(minimum = 1)]
+    pub window_tokens: Option<usize>,
     /// What the rerank score counts beside the first stage's, 0 to 1.
     #[schema(minimum = 0.0, maximum = 1.0)]
     pub blend: Option<f32>,
+    /// How the rerank score is brought to 0..1 for the blend: `min-max` or `probability`.
+    pub blend_score: Option<String>,
     /// Results below this probability are withheld.
     #[schema(minimum = 0.0, maximum = 1.0)]
     pub min_relevance: Option<f32>,
     /// Skips reranking where the first stage is clear: `margin:dense:3>=0.05`, or `none`.
     pub gate: Option<String>,
+    /// Whether late interaction encodes the candidates of an index that has their token vectors.
+    pub encode_again: Option<bool>,
     /// The best order there is after so many milliseconds.
     #[schema(exclusive_minimum = 0.0, maximum = 86_400_000.0)]
     pub deadline_ms: Option<f64>,
@@ -121,7 +145,7 @@ pub struct RankedDocument {
     pub document: Option<String>,
 }
 
-impl From<DocumentGiven> for Given {
+impl From<DocumentGiven> for ListedDocument {
     fn from(given: DocumentGiven) -> Self {
         match given {
             DocumentGiven::Text(text) => text.into(),
@@ -131,22 +155,66 @@ impl From<DocumentGiven> for Given {
 }
 
 impl RerankingRequest {
-    /// In the words of the shelf; a deadline of the request's head counts unless the body has one.
+    /// What it changes; a deadline of the request's head counts unless the body has one.
     ///
     /// # Errors
     ///
-    /// [`ServeError::WrongField`] for a deadline that is no time.
-    pub(crate) fn in_words(self, of_head: Option<Duration>) -> Result<Reranking> {
-        let Self { model, then, blend, min_relevance, gate, deadline_ms, strict } = self;
-        if then.len() > STEPS {
-            let reason = format!("{} steps are more than the {STEPS} that are taken", then.len());
+    /// [`ServeError::WrongField`] for a word or a number that means nothing.
+    pub(crate) fn patch(self, of_head: Option<Duration>) -> Result<SetupPatch> {
+        if self.then.len() > STEPS {
+            let reason =
+                format!("{} steps are more than the {STEPS} that are taken", self.then.len());
             return Err(ServeError::WrongField { field: "then".to_owned(), reason });
         }
-        let deadline = match deadline_ms {
-            None => of_head,
-            Some(number) => Some(app::milliseconds("deadline_ms", number)?),
-        };
-        Ok(Reranking { rerank: model, then, blend, min_relevance, gate, deadline, strict })
+        let deadline =
+            self.deadline_ms.map(|number| app::milliseconds("deadline_ms", number)).transpose()?;
+        let then = self.then.into_iter();
+        Ok(SetupPatch {
+            rerank: self.model,
+            then: then.map(|own| Survivors { model: own.model, keep: own.keep }).collect(),
+            long_documents: word("long_documents", self.long_documents.as_deref())?,
+            windows: self.windows,
+            window_tokens: self.window_tokens,
+            blend: share("blend", self.blend)?,
+            blend_score: word("blend_score", self.blend_score.as_deref())?,
+            min_relevance: share("min_relevance", self.min_relevance)?,
+            gate: word("gate", self.gate.as_deref())?,
+            token_vectors: self
+                .encode_again
+                .map(|again| if again { TokenVectorUse::Encode } else { TokenVectorUse::Stored }),
+            deadline: deadline.or(of_head),
+            on_failure: self
+                .strict
+                .map(|strict| if strict { OnFailure::Fail } else { OnFailure::KeepOrder }),
+            ..SetupPatch::default()
+        })
+    }
+}
+
+/// A word of a request as what it stands for.
+///
+/// # Errors
+///
+/// [`ServeError::WrongField`] with the words that there are.
+pub(crate) fn word<T>(field: &str, word: Option<&str>) -> Result<Option<T>>
+where
+    T: FromStr<Err = topshelf_core::Error>,
+{
+    let read = |word: &str| word.parse::<T>();
+    word.map(read).transpose().map_err(|error| {
+        let (field, reason) = (field.to_owned(), error.to_string());
+        ServeError::WrongField { field, reason }
+    })
+}
+
+/// A number from 0 to 1.
+fn share(field: &str, number: Option<f32>) -> Result<Option<f32>> {
+    match number {
+        Some(number) if !(0.0..=1.0).contains(&number) => {
+            let (field, reason) = (field.to_owned(), format!("{number} is not from 0 to 1"));
+            Err(ServeError::WrongField { field, reason })
+        }
+        other => Ok(other),
     }
 }
 
@@ -171,13 +239,13 @@ async fn ordered(app: &Arc<App>, request: Request) -> Result<Response> {
     let with_texts = asked.return_documents;
     let asked = Asked {
         query: asked.query,
-        documents: asked.documents.into_iter().map(Given::from).collect(),
-        reranking: asked.reranking.in_words(of_head)?,
+        documents: asked.documents.into_iter().map(ListedDocument::from).collect(),
+        patch: asked.reranking.patch(of_head)?,
         top: asked.top_n,
         overlong: if asked.refuse_overlong { Overlong::Refuse } else { Overlong::Cut },
         ..Asked::default()
     };
-    let ordered = rerank::run(app, asked).await?;
+    let ordered = rerank::run(app, &app::call(&head), asked).await?;
     let body = RerankAnswer::of(&ordered, with_texts);
     Ok(told(ran(&ordered, Vec::new()), Json(body)))
 }

@@ -16,14 +16,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
 use topshelf_core::{
-    Answer, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking, Reranker,
-    TokenMatch,
+    Answer, Call, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking,
+    SetupPatch, TokenMatch,
 };
 use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use super::context::PromptOptions;
-use super::rerank::RerankingRequest;
+use super::rerank::{RerankingRequest, word};
 use super::{ErrorAnswer, ErrorTold};
 use crate::admission::Permit;
 use crate::answer::{PromptAnswer, RunReport, SearchHit};
@@ -32,16 +32,9 @@ use crate::dialect::Dialect;
 use crate::error::{Result, ServeError};
 use crate::json;
 use crate::shadow;
-use crate::shelf::Retrieval;
 
 /// Bytes of a passage, for the estimate of a search's work before it has found any.
 const PASSAGE: u64 = 1000;
-
-/// Results, unless the request says how many.
-const TOP: usize = 10;
-
-/// Candidates, unless the request says how many; for the estimate of work only.
-const DEPTH: usize = 100;
 
 /// A request.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -52,15 +45,24 @@ pub struct SearchRequest {
     pub query: String,
     /// The index; the server's first if that is not said.
     pub index: Option<String>,
-    /// `bm25`, `dense`, `hybrid`, or by token vectors `colbert`, `hybrid-colbert`.
+    /// `bm25`, `dense`, `colbert`, or several of them: `hybrid`, `hybrid-colbert`, `bm25+dense+colbert`.
     pub retriever: Option<String>,
     /// `rrf`, `min-max` or `z-score`.
     pub fusion: Option<String>,
     /// The k of reciprocal rank fusion.
     pub rrf_k: Option<f32>,
-    /// Weights of bm25 and dense for the other fusions.
+    /// Weights of the retrievers for the other fusions.
     #[serde(default)]
     pub weights: Vec<f32>,
+    /// BM25: how slowly repetitions of a word saturate.
+    #[schema(minimum = 0.0)]
+    pub k1: Option<f32>,
+    /// BM25: how much long passages are held back.
+    #[schema(minimum = 0.0, maximum = 1.0)]
+    pub b: Option<f32>,
+    /// BM25: what a word in title or headings counts, where one in the text counts 1.
+    #[schema(minimum = 0.0)]
+    pub title_weight: Option<f32>,
     /// Candidates that the first stage fetches and the second reads.
     #[schema(minimum = 1)]
     pub depth: Option<usize>,
@@ -119,8 +121,11 @@ struct Search {
     pipeline: Pipeline,
     request: SearchRequest,
     prompt: Option<ContextOptions>,
+    /// Results.
     top: usize,
     permit: Permit,
+    /// Begun when the request had been read: a deadline counts from there.
+    call: Call,
 }
 
 /// Finds passages in an index.
@@ -139,7 +144,7 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Res
 
 async fn found(app: &Arc<App>, request: Request) -> Result<Response> {
     let search = prepare(app, request).await?;
-    let candidates = search.pipeline.candidates(&search.query).await?;
+    let candidates = search.pipeline.candidates(&search.call, &search.query).await?;
     if search.request.stream {
         return Ok(streamed(Arc::clone(app), search, candidates));
     }
@@ -157,21 +162,25 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
     }
     app.log_query(&query);
     check_numbers(&request, app.options.limits.documents)?;
-    let prompt = request.prompt.take().map(PromptOptions::checked).transpose()?;
-    let top = request.top_n.unwrap_or(TOP);
-    let retrieval = Retrieval {
-        index: request.index.clone(),
-        retriever: request.retriever.clone(),
-        fusion: request.fusion.clone(),
+    let patch = SetupPatch {
+        retriever: word("retriever", request.retriever.as_deref())?,
+        fusion: word("fusion", request.fusion.as_deref())?,
         rrf_k: request.rrf_k,
         weights: request.weights.clone(),
+        k1: request.k1,
+        b: request.b,
+        title_weight: request.title_weight,
         depth: request.depth,
+        top: request.top_n,
+        ..request.reranking.clone().patch(of_head)?
     };
-    let reranking = request.reranking.clone().in_words(of_head)?;
-    let pipeline = app.shelf.pipeline(&retrieval, &reranking, top)?;
-    let reads = if pipeline.second_stage().is_some() { request.depth.unwrap_or(DEPTH) } else { 1 };
+    let setup = app.shelf.setup(&patch)?;
+    let prompt = request.prompt.take().map(|own| own.over(setup.context.clone())).transpose()?;
+    let pipeline = app.shelf.pipeline(request.index.as_deref(), &setup)?;
+    let reads = if pipeline.second_stage().is_some() { setup.first_stage.depth } else { 1 };
     let permit = app.admission.admit((reads as u64).saturating_mul(PASSAGE))?;
-    Ok(Search { query, pipeline, request, prompt, top, permit })
+    let call = app::call(&head).part();
+    Ok(Search { query, pipeline, request, prompt, top: setup.top, permit, call })
 }
 
 fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
@@ -193,10 +202,13 @@ fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
 
 impl Search {
     async fn finish(self, app: &Arc<App>, candidates: Candidates) -> Result<(Ran, SearchResponse)> {
-        let Self { query, pipeline, request, prompt, permit, .. } = self;
-        let found = pipeline.rerank(&query, candidates).await?;
-        let explained =
-            if request.explain { explain(&pipeline, &query, &found).await? } else { Vec::new() };
+        let Self { query, pipeline, request, prompt, permit, call, .. } = self;
+        let found = pipeline.rerank(&call, &query, candidates).await?;
+        let explained = if request.explain {
+            explain(&call, &pipeline, &query, &found).await?
+        } else {
+            Vec::new()
+        };
         permit.finish();
         let passages = found.candidates.hits().iter().map(|hit| Arc::clone(&hit.passage)).collect();
         let best: Vec<&str> =
@@ -258,19 +270,17 @@ fn event(name: &str, data: &impl Serialize) -> std::result::Result<Event, axum::
     Event::default().event(name).json_data(data)
 }
 
-/// What the last reranker says of each hit's tokens, if it looks at tokens and is the one that answered.
+/// What the reranker that answered says of each hit's tokens, if it looks at tokens.
 async fn explain(
+    call: &Call,
     pipeline: &Pipeline,
     query: &Query,
     found: &Answer,
 ) -> Result<Vec<Vec<TokenMatch>>> {
-    let ran = found.report.second_stage.as_ref().and_then(|stage| stage.rerankers.last());
-    let asked = pipeline.second_stage().and_then(|stage| stage.rerankers().last());
-    let answered = |own: &&dyn Reranker| ran.is_some_and(|ran| ran.model == own.identity().name);
-    let Some(reranker) = asked.filter(answered) else { return Ok(Vec::new()) };
+    let Some(reranker) = pipeline.answered_by(found) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for hit in found.ranking.hits() {
-        all.push(reranker.explain(query, &hit.passage).await?);
+        all.push(reranker.explain(call, query, &hit.passage).await?);
     }
     Ok(all)
 }

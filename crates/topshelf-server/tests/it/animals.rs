@@ -6,14 +6,17 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use topshelf_core::filter::Subject;
 use topshelf_core::{
-    Blame, EmbedKind, Embedder, Error, ModelIdentity, Passage, Query, Ranking, Result, Retriever,
-    Scale,
+    Blame, Bm25Options, Call, EmbedKind, Embedder, Error, ModelIdentity, Passage, Query, Ranking,
+    Result, Retriever, Scale,
 };
 use topshelf_server::{
     AddedDocuments, Document, IndexCard, ModelCard, ModelRole, RemovedDocuments, ServeError,
 };
 
 use super::rerankers::{identity, overlap, words};
+
+/// Words of a passage of middle length.
+const MEAN_WORDS: f32 = 7.0;
 
 /// Numbers of a vector.
 const DIMENSION: usize = 4;
@@ -30,8 +33,9 @@ pub(crate) struct FakeIndex {
     writable: bool,
 }
 
-/// Finds passages by the words that they share with the query.
-struct ByWords(Vec<Arc<Passage>>);
+/// Finds passages by the words that they share with the query: their number, times what the options of BM25
+/// make of it, which is 1 for the default ones.
+struct ByWords(Vec<Arc<Passage>>, Bm25Options);
 
 /// Finds passages by the cosine of their letters and the query's.
 struct ByLetters(Vec<Arc<Passage>>);
@@ -104,8 +108,8 @@ impl FakeIndex {
         }
     }
 
-    pub(crate) fn by_words(&self) -> impl Retriever + 'static {
-        ByWords(self.passages.clone())
+    pub(crate) fn by_words(&self, options: Bm25Options) -> impl Retriever + 'static {
+        ByWords(self.passages.clone(), options)
     }
 
     pub(crate) fn by_letters(&self) -> impl Retriever + 'static {
@@ -180,13 +184,27 @@ fn allowed<'a>(
     })
 }
 
+impl ByWords {
+    fn score(&self, query: &str, passage: &Passage) -> f32 {
+        let (text, all) = (words(&passage.text), words(&passage.model_text()));
+        let in_text = overlap(query, &text) as f32;
+        let above = overlap(query, &all) as f32 - in_text;
+        let factor = |Bm25Options { k1, b, .. }| {
+            let length = text.len() as f32 / MEAN_WORDS;
+            (k1 + 1.0) / (1.0 - b + b * length)
+        };
+        let factor = factor(self.1) / factor(Bm25Options::default());
+        (in_text + self.1.title_weight * above) * factor
+    }
+}
+
 #[async_trait]
 impl Retriever for ByWords {
     fn name(&self) -> &'static str {
         "bm25"
     }
 
-    async fn retrieve(&self, query: &Query, depth: usize) -> Result<Ranking> {
+    async fn retrieve(&self, _: &Call, query: &Query, depth: usize) -> Result<Ranking> {
         if words(query.text()).is_empty() {
             return Err(Error::NothingToLookUp {
                 retriever: "bm25".to_owned(),
@@ -195,8 +213,8 @@ impl Retriever for ByWords {
             });
         }
         let found = allowed(&self.0, query).filter_map(|passage| {
-            let score = overlap(query.text(), &words(&passage.model_text()));
-            (score > 0).then(|| (Arc::clone(passage), score as f32))
+            let score = self.score(query.text(), passage);
+            (score > 0.0).then(|| (Arc::clone(passage), score))
         });
         Ok(Ranking::new("bm25", Scale::Bm25, found)?.top(depth))
     }
@@ -208,7 +226,7 @@ impl Retriever for ByLetters {
         "dense"
     }
 
-    async fn retrieve(&self, query: &Query, depth: usize) -> Result<Ranking> {
+    async fn retrieve(&self, _: &Call, query: &Query, depth: usize) -> Result<Ranking> {
         let asked = vector(EmbedKind::Query, query.text());
         let found = allowed(&self.0, query).map(|passage| {
             let own = vector(EmbedKind::Passage, &passage.text);
@@ -270,7 +288,7 @@ impl Embedder for FakeEmbedder {
         words(text).len()
     }
 
-    async fn embed(&self, kind: EmbedKind, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+    async fn embed(&self, _: &Call, kind: EmbedKind, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
         if texts.contains(&"a bomb") {
             return Err(Error::stage("letters", Blame::Failure, "it has exploded"));
         }

@@ -8,6 +8,12 @@ pub(crate) fn rerank(fields: Value) -> TestRequest {
     post("/topshelf/v1/rerank", with(json!({"query": QUERY, "documents": DOCUMENTS}), fields))
 }
 
+/// Documents of which one is longer than the reranker reads, and answers at its end.
+fn with_a_long_one(fields: Value) -> TestRequest {
+    let long = format!("{}A flea may live long.", "Dogs sleep and cats do not. ".repeat(8));
+    rerank(with(json!({"model": "share", "documents": ["The flea market.", long]}), fields))
+}
+
 cases! { "native":
     orders => rerank(json!({}));
     answers_the_best => rerank(json!({"top_n": 2}));
@@ -28,6 +34,18 @@ cases! { "native":
     says_what_was_read => rerank(json!({"model": "narrow"}));
     refuses_what_is_overlong => rerank(json!({"model": "narrow", "refuse_overlong": true}));
     says_what_it_cost => rerank(json!({"model": "service"}));
+    reads_the_best_windows => with_a_long_one(json!({}));
+    reads_the_best_windows_unless_asked => with_a_long_one(json!({"long_documents": "windows"}));
+    reads_the_head_if_asked => with_a_long_one(json!({"long_documents": "head"}));
+    reads_one_window_if_asked => with_a_long_one(json!({"windows": 1}));
+    reads_short_windows_if_asked => with_a_long_one(json!({"window_tokens": 5}));
+    rejects_another_part_of_long_documents => with_a_long_one(json!({"long_documents": "middle"}));
+    rejects_no_windows => with_a_long_one(json!({"windows": 0}));
+    rejects_too_many_windows => with_a_long_one(json!({"windows": 1001}));
+    rejects_windows_of_nothing => with_a_long_one(json!({"window_tokens": 0}));
+    rejects_windows_of_the_head => with_a_long_one(json!({"long_documents": "head", "windows": 2}));
+    takes_encode_again => rerank(json!({"encode_again": true, "top_n": 1}));
+    rejects_an_encode_again_that_is_no_boolean => rerank(json!({"encode_again": "yes"}));
     rejects_both_names_of_a_field => rerank(json!({"texts": DOCUMENTS}));
     rejects_a_list_for_a_document => rerank(json!({"documents": [["Fleas", "A flea."]]}));
     rejects_a_list_for_a_step => rerank(json!({"then": [["share", 1]]}));

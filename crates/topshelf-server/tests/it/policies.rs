@@ -34,7 +34,7 @@ cases! { "policies":
         "model": "broken,share", "text_1": QUERY, "text_2": DOCUMENTS,
     }));
     another_stands_in_for_too_few_scores => rerank(json!({"model": "short,share", "top_n": 1}));
-    another_stands_in_and_explains_nothing => search(json!({
+    another_stands_in_and_explains => search(json!({
         "model": "broken,matching", "explain": true,
     }));
     the_order_stays_if_none_answers => rerank(json!({"model": "broken,short"}));
@@ -48,18 +48,17 @@ cases! { "policies":
     }));
     strict_names_the_caller_as_the_reranker_does => rerank(json!({"model": "refusing", "strict": true}));
 
-    // A NaN is an error of the whole request, whatever stands in: it should be a failure of the reranker as any
-    // other is, so that `overlap` answers here.
-    nan_is_an_error => rerank(json!({"model": "nan"}));
-    nan_is_an_error_though_another_could_stand_in => rerank(json!({"model": "nan,overlap"}));
-    nan_is_an_error_of_cohere => vendor("/v2/rerank", "nan");
-    nan_is_an_error_of_jina => vendor("/jina/v1/rerank", "nan");
-    nan_is_an_error_of_voyage => vendor("/voyage/v1/rerank", "nan");
-    nan_is_an_error_of_vllm => vendor("/vllm/v1/rerank", "nan");
-    nan_is_an_error_of_infinity => vendor("/infinity/rerank", "nan");
-    nan_is_an_error_of_a_score => post("/v1/score", json!({
+    nan_is_a_failure => rerank(json!({"model": "nan"}));
+    nan_is_a_failure_for_cohere => vendor("/v2/rerank", "nan");
+    nan_is_a_failure_for_jina => vendor("/jina/v1/rerank", "nan");
+    nan_is_a_failure_for_voyage => vendor("/voyage/v1/rerank", "nan");
+    nan_is_a_failure_for_vllm => vendor("/vllm/v1/rerank", "nan");
+    nan_is_a_failure_for_infinity => vendor("/infinity/rerank", "nan");
+    nan_is_a_failure_in_a_score => post("/v1/score", json!({
         "model": "nan", "text_1": QUERY, "text_2": DOCUMENTS,
     }));
+    another_stands_in_for_nan => rerank(json!({"model": "nan,overlap"}));
+    strict_makes_nan_an_error => rerank(json!({"model": "nan", "strict": true}));
 
     one_fails_alone => with_an_illegible_one("/topshelf/v1/rerank", json!({}));
     one_fails_alone_for_cohere => with_an_illegible_one("/v2/rerank", json!({}));
@@ -75,6 +74,11 @@ cases! { "policies":
     blend_in_a_search => search(json!({"blend": 0.5, "top_n": 2}));
     blend_of_no_weight => rerank(json!({"blend": 0.0}));
     blend_of_all_the_weight => rerank(json!({"blend": 1.0, "top_n": 1}));
+    blend_by_probability => search(json!({"blend": 0.5, "blend_score": "probability", "top_n": 2}));
+    blend_by_another_score => search(json!({"blend": 0.5, "blend_score": "feeling"}));
+    blend_score_without_a_weight => search(json!({"blend_score": "probability"}));
+    default_blend_of_a_long_query => search(json!({"query": "flea ".repeat(41)}));
+    blend_of_a_long_query => search(json!({"query": "flea ".repeat(41), "blend": 0.5}));
     min_relevance => rerank(json!({"min_relevance": 0.4}));
     min_relevance_of_nothing => rerank(json!({"min_relevance": 0.99}));
     min_relevance_in_a_search => search(json!({"min_relevance": 0.4}));
@@ -84,11 +88,12 @@ cases! { "policies":
     min_relevance_without_probabilities => rerank(json!({"model": "matching", "min_relevance": 0.5}));
     cascade => rerank(json!({"then": [{"model": "share", "keep": 2}]}));
     cascade_in_a_search => search(json!({"then": [{"model": "share", "keep": 1}], "top_n": 2}));
-    // The order is that of `overlap`; so its scores and probabilities should be there.
+    // The order is that of `overlap`, and so are the scores; probabilities are the last step's alone.
     cascade_whose_last_step_fails => rerank(json!({"then": [{"model": "broken", "keep": 2}]}));
     cascade_whose_first_step_fails => rerank(json!({
         "model": "broken", "then": [{"model": "share", "keep": 2}],
     }));
+    cascade_after_nothing => rerank(json!({"model": "none", "then": [{"model": "share", "keep": 2}]}));
     deadline_in_the_body => rerank(json!({"model": "hanging", "deadline_ms": 20}));
     deadline_after_a_part => rerank(json!({"model": "halting", "deadline_ms": 800}));
     deadline_that_is_met => rerank(json!({"deadline_ms": 60_000, "top_n": 1}));

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use topshelf_core::{
-    Blame, Error, Grain, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome, RerankScore,
-    Reranker, Result, Scale, TokenMatch,
+    Blame, Call, Error, Grain, ModelIdentity, Passage, PassageFailure, Query, RerankOutcome,
+    RerankScore, Reranker, Result, Scale, TokenMatch, Usage,
 };
 use topshelf_server::{ModelCard, ModelRole};
 
@@ -15,6 +15,9 @@ const NARROW: usize = 3;
 
 /// Tokens of a query that it reads.
 const NARROW_QUERY: usize = 6;
+
+/// Tokens of a pair that [`Behaviour::Share`] reads, four between and around them included.
+const SHARE: usize = 24;
 
 /// The rerankers that are served, the default one first: name, aliases, behaviour.
 const SERVED: [(&str, &[&str], Behaviour); 12] = [
@@ -37,7 +40,7 @@ const SERVED: [(&str, &[&str], Behaviour); 12] = [
 enum Behaviour {
     /// A logit: twice the overlap, less 4.
     Overlap,
-    /// A probability: the overlap divided by the words of the query.
+    /// A probability: the overlap divided by the words of the query. Long documents are read by windows.
     Share,
     /// A sum over tokens, which is no probability: the overlap. It explains its scores.
     Matching,
@@ -79,7 +82,11 @@ pub(crate) fn served() -> Vec<(ModelCard, Arc<dyn Reranker>)> {
             family: "cross-encoder".to_owned(),
             fingerprint: identity.fingerprint.clone(),
             engine: identity.engine.clone(),
-            max_tokens: (behaviour == Behaviour::Narrow).then_some(NARROW + NARROW_QUERY),
+            max_tokens: match behaviour {
+                Behaviour::Narrow => Some(NARROW + NARROW_QUERY),
+                Behaviour::Share => Some(SHARE),
+                _ => None,
+            },
             dimension: None,
         };
         let own = FakeReranker { identity, behaviour, calls: AtomicUsize::new(0) };
@@ -128,15 +135,17 @@ impl FakeReranker {
         let logit = 2.0 * found - 4.0;
         match self.behaviour {
             Behaviour::Share => {
-                Ok(RerankScore::new(found / words(query.text()).len().max(1) as f32))
+                let asked = words(query.text()).len();
+                let fits = SHARE.saturating_sub(asked + 4).min(read.len());
+                let found = overlap(query.text(), &read[..fits]) as f32;
+                let truncated_tokens = read.len() - fits;
+                Ok(RerankScore {
+                    truncated_tokens,
+                    ..RerankScore::new(found / asked.max(1) as f32)
+                })
             }
             Behaviour::Matching => Ok(RerankScore::new(found)),
-            Behaviour::Service => {
-                let mut score = RerankScore::new(found - 3.0);
-                score.usage.calls = u64::from(place == 0);
-                score.usage.searches = u64::from(place == 0);
-                Ok(score)
-            }
+            Behaviour::Service => Ok(RerankScore::new(found - 3.0)),
             Behaviour::Picky if read.iter().any(|word| word == "illegible") => {
                 Err(PassageFailure { reason: "nobody can read it".to_owned() })
             }
@@ -177,6 +186,10 @@ impl Reranker for FakeReranker {
         }
     }
 
+    fn max_tokens(&self) -> Option<usize> {
+        (self.behaviour == Behaviour::Share).then_some(SHARE)
+    }
+
     fn grain(&self) -> Grain {
         if self.behaviour == Behaviour::Service { Grain::Call } else { Grain::Pair }
     }
@@ -185,7 +198,12 @@ impl Reranker for FakeReranker {
         words(text).len()
     }
 
-    async fn score(&self, query: &Query, passages: &[Arc<Passage>]) -> Result<Vec<RerankOutcome>> {
+    async fn score(
+        &self,
+        call: &Call,
+        query: &Query,
+        passages: &[Arc<Passage>],
+    ) -> Result<Vec<RerankOutcome>> {
         let is_first_call = self.calls.fetch_add(1, Ordering::Relaxed) == 0;
         match self.behaviour {
             Behaviour::Broken => {
@@ -196,6 +214,7 @@ impl Reranker for FakeReranker {
             }
             Behaviour::Hanging => std::future::pending().await,
             Behaviour::Halting if !is_first_call => std::future::pending().await,
+            Behaviour::Service => call.spend(Usage { calls: 1, searches: 1, ..Usage::default() }),
             _ => {}
         }
         let scored = passages.iter().enumerate();
@@ -207,7 +226,12 @@ impl Reranker for FakeReranker {
         Ok(scored)
     }
 
-    async fn explain(&self, query: &Query, passage: &Arc<Passage>) -> Result<Vec<TokenMatch>> {
+    async fn explain(
+        &self,
+        _: &Call,
+        query: &Query,
+        passage: &Arc<Passage>,
+    ) -> Result<Vec<TokenMatch>> {
         match self.behaviour {
             Behaviour::Matching => {}
             Behaviour::Broken => return Err(self.fail(Blame::Failure, "it is out of order")),

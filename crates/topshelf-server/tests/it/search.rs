@@ -24,6 +24,9 @@ cases! { "search":
     by_both_with_deviations => search(json!({
         "retriever": "hybrid", "fusion": "z-score", "model": "none", "top_n": 1,
     }));
+    by_words_that_are_never_enough => search(json!({"k1": 2.8, "model": "none"}));
+    by_words_of_short_passages => search(json!({"b": 1.0, "model": "none"}));
+    by_words_in_titles => search(json!({"query": "fleas may", "title_weight": 3.0, "model": "none"}));
     with_a_filter => search(json!({"query": "cats", "filter": "lang = en AND year < 2020"}));
     with_a_filter_that_nothing_satisfies => search(json!({"filter": "lang = fr"}));
     nothing_found => search(json!({"query": "zebras"}));
@@ -41,6 +44,14 @@ cases! { "search":
     rejects_an_unknown_index => search(json!({"index": "nowhere"}));
     rejects_an_unknown_retriever => search(json!({"retriever": "nobody"}));
     rejects_an_unknown_fusion => search(json!({"fusion": "cold"}));
+    rejects_a_retriever_without_vectors => search(json!({"retriever": "colbert"}));
+    rejects_a_negative_k1 => search(json!({"k1": -0.1}));
+    rejects_a_k1_that_is_no_number => search(json!({"k1": "high"}));
+    rejects_a_b_out_of_range => search(json!({"b": 1.1}));
+    rejects_a_negative_title_weight => search(json!({"title_weight": -1}));
+    rejects_a_title_weight_beyond_all => search(json!({"title_weight": 1e300}));
+    rejects_weights_for_ranks => search(json!({"retriever": "hybrid", "weights": [3, 1]}));
+    rejects_a_k_for_scores => search(json!({"retriever": "hybrid", "fusion": "min-max", "rrf_k": 10}));
     rejects_an_unknown_model => search(json!({"model": "nobody"}));
     rejects_an_unknown_field => search(json!({"limit": 1}));
     rejects_an_empty_query => search(json!({"query": " \n"}));

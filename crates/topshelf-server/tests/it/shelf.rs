@@ -1,15 +1,15 @@
-//! [`FakeShelf`]: what the tests serve. It turns a request's words into the core's own stages, as the program
+//! [`FakeShelf`]: what the tests serve. It turns a request's setup into the core's own stages, as the program
 //! does; only the models and the indexes behind them are fakes.
 
 use std::sync::{Arc, Mutex};
 
 use topshelf_core::{
-    Blend, BlendScore, Embedder, Fusion, Gate, Normalisation, OnFailure, Pipeline, Policy,
-    Reranker, SecondStage,
+    Blame, CascadeStep, Embedder, Error, FirstStageSetup, Pipeline, Reranker, Retriever,
+    RetrieverKind, Retrievers, SecondStage, SecondStageSetup, Setup, SetupPatch, Windowed,
 };
 use topshelf_server::{
     AddedDocuments, Document, IndexCard, ModelCard, ModelRole, QueueFigures, RemovedDocuments,
-    Reranking, Result, Retrieval, ServeError, Shelf,
+    Result, ServeError, Shelf,
 };
 
 use super::animals::{self, FakeEmbedder, FakeIndex};
@@ -53,9 +53,15 @@ impl FakeShelf {
         found.ok_or_else(|| ServeError::unknown_model(name, &self.models(), ModelRole::Reranker))
     }
 
-    /// The rerankers of a step: names with commas between them stand in for one another.
-    fn step(&self, names: &str) -> Result<Vec<Arc<dyn Reranker>>> {
-        names.split(',').map(|name| self.reranker(name)).collect()
+    /// What the server was started with: words alone, reranked by the first reranker there is.
+    fn setup(&self) -> Setup {
+        let second_stage = self.rerankers.first().map(|(card, _)| SecondStageSetup {
+            cascade: CascadeStep::of(&card.name).into(),
+            ..SecondStageSetup::default()
+        });
+        let retriever = Some(Retrievers::BM25);
+        let first_stage = FirstStageSetup { retriever, ..FirstStageSetup::default() };
+        Setup { first_stage, second_stage, ..Setup::default() }
     }
 
     /// The index of that name, or the first.
@@ -77,44 +83,6 @@ impl FakeShelf {
     }
 }
 
-fn wrong(field: &str, reason: impl Into<String>) -> ServeError {
-    ServeError::WrongField { field: field.to_owned(), reason: reason.into() }
-}
-
-/// `margin:bm25:2>=1`, or `none`.
-fn gate(words: &str) -> Result<Option<Gate>> {
-    if words == "none" {
-        return Ok(None);
-    }
-    let parts = words.split_once(">=");
-    let (signal, threshold) = parts.ok_or_else(|| wrong("gate", "give a signal and a value"))?;
-    let threshold = threshold.parse().map_err(|_| wrong("gate", "expected a number after >="))?;
-    Ok(Some(Gate { signal: signal.parse()?, threshold }))
-}
-
-fn policy(words: &Reranking) -> Result<Policy> {
-    let blend = |weight| Blend::new(weight, BlendScore::MinMax);
-    Ok(Policy {
-        gate: words.gate.as_deref().map(gate).transpose()?.flatten(),
-        blend: words.blend.map(blend).transpose()?,
-        min_relevance: words.min_relevance,
-        deadline: words.deadline,
-        on_failure: if words.strict == Some(true) { OnFailure::Fail } else { OnFailure::KeepOrder },
-        ..Policy::default()
-    })
-}
-
-fn fusion(words: &Retrieval) -> Result<Fusion> {
-    let weighted =
-        |normalisation| Fusion::Weighted { normalisation, weights: words.weights.clone() };
-    match words.fusion.as_deref() {
-        None | Some("rrf") => Ok(Fusion::Rrf { k: words.rrf_k.unwrap_or(60.0) }),
-        Some("min-max") => Ok(weighted(Normalisation::MinMax)),
-        Some("z-score") => Ok(weighted(Normalisation::ZScore)),
-        Some(other) => Err(wrong("fusion", format!("there is no {other}"))),
-    }
-}
-
 impl Shelf for FakeShelf {
     fn models(&self) -> Vec<ModelCard> {
         let rerankers = self.rerankers.iter().map(|(card, _)| card.clone());
@@ -133,43 +101,34 @@ impl Shelf for FakeShelf {
         None
     }
 
-    fn second_stage(&self, words: &Reranking) -> Result<Option<SecondStage>> {
-        let default = self.rerankers.first().map_or("none", |(card, _)| card.name.as_str());
-        let names = words.rerank.as_deref().unwrap_or(default);
-        if names == "none" {
-            return Ok(None);
-        }
-        let mut stage: Option<SecondStage> = None;
-        for reranker in self.step(names)? {
-            stage = Some(match stage {
-                None => SecondStage::of(reranker),
-                Some(stage) => stage.or_of(reranker),
-            });
-        }
-        let mut stage = stage.expect("a list of names has one");
-        for survivors in &words.then {
-            let mut step = self.step(&survivors.model)?.into_iter();
-            let first = step.next().expect("a list of names has one");
-            stage = step.fold(stage.then_of(first, survivors.keep, None)?, SecondStage::or_of);
-        }
-        Ok(Some(stage.with_policy(policy(words)?)?))
+    fn setup(&self, patch: &SetupPatch) -> Result<Setup> {
+        Ok(self.setup().with(patch)?)
     }
 
-    fn pipeline(&self, first: &Retrieval, second: &Reranking, top: usize) -> Result<Pipeline> {
-        let index = self.with_index(first.index.as_deref(), |index| Ok(index.clone()))?;
-        let builder = Pipeline::builder().top(top).fusion(fusion(first)?);
-        let builder = match first.retriever.as_deref() {
-            None | Some("bm25") => builder.retriever(index.by_words()),
-            Some("dense") => builder.retriever(index.by_letters()),
-            Some("hybrid") => builder.retriever(index.by_words()).retriever(index.by_letters()),
-            Some(other) => return Err(wrong("retriever", format!("there is no {other}"))),
+    fn second_stage(&self, setup: &Setup) -> Result<Option<SecondStage>> {
+        let windows = setup.second_stage.as_ref().and_then(|own| own.windows);
+        setup.second_stage(|name| {
+            let reranker = self.reranker(name)?;
+            Ok(match windows {
+                Some(windows) => Arc::new(Windowed::new(reranker, windows)?),
+                None => reranker,
+            })
+        })
+    }
+
+    fn pipeline(&self, index: Option<&str>, setup: &Setup) -> Result<Pipeline> {
+        let index = self.with_index(index, |index| Ok(index.clone()))?;
+        let retriever = |kind| -> Result<Arc<dyn Retriever>> {
+            match kind {
+                RetrieverKind::Bm25 => Ok(Arc::new(index.by_words(setup.first_stage.bm25))),
+                RetrieverKind::Dense => Ok(Arc::new(index.by_letters())),
+                RetrieverKind::Colbert => {
+                    let reason = "the index has no token vectors";
+                    Err(Error::stage("index", Blame::Caller, reason).into())
+                }
+            }
         };
-        let builder = builder.depth(first.depth.unwrap_or(100));
-        let builder = match self.second_stage(second)? {
-            Some(stage) => builder.second_stage(stage),
-            None => builder,
-        };
-        Ok(builder.build()?)
+        setup.pipeline(retriever, self.second_stage(setup)?)
     }
 
     fn embedder(&self, model: Option<&str>) -> Result<Arc<dyn Embedder>> {

@@ -2,7 +2,7 @@
 //! was interrupted goes on where it was.
 //!
 //! ```text
-//! {"journal":1,"program":"0.1.0","index":"5be1…","depth":30,…}        what is measured, and with what
+//! {"journal":2,"program":"0.1.0","index":"5be1…","depth":30,…}        what is measured, and with what
 //! {"query":"q001","systems":[{"milliseconds":0.61,"answer":{…}},…]}   one line a question
 //! ```
 //!
@@ -23,7 +23,7 @@ use topshelf::{ModelIdentity, Report, Scale};
 use crate::exit::usage;
 
 /// Counted up with every change of the lines.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The largest journal that is read: ten times one of the whole collection.
 const LARGEST: u64 = 64 << 20;

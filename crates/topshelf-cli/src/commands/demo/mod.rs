@@ -31,13 +31,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use topshelf::analyse::Analyser;
 use topshelf::pull::PullOptions;
-use topshelf::{BiEncoder, CrossEncoder, Index, Language, ModelError, SecondStage, Store};
+use topshelf::{BiEncoder, Engine, Index, Language, LoadedReranker, ModelError, OnFailure, Setup};
 
 use self::story::Story;
 use super::collection::{Candidates, Parts};
 use super::models::PullBars;
-use super::{chosen, exit_on_interrupt, print};
-use crate::args::{DEFAULT_EMBEDDER, DEFAULT_RERANKER, DemoArguments, RetrieverName};
+use super::{bare_engine, exit_on_interrupt, print};
+use crate::args::{DEFAULT_EMBEDDER, DEFAULT_RERANKER, DemoArguments};
 use crate::exit::usage;
 
 /// Candidates that are reranked.
@@ -68,42 +68,43 @@ fn refuse_unanswerable(question: &str) -> Result<()> {
     Ok(())
 }
 
-/// The default models.
+/// The default models, and the engine that has them in memory.
 struct LoadedModels {
+    engine: Engine,
     embedder: Arc<BiEncoder>,
-    reranker: CrossEncoder,
+    reranker: LoadedReranker,
 }
 
 impl LoadedModels {
     /// Loads them, and pulls those that are not on this machine.
     fn load() -> Result<Self> {
-        let store = Store::open_default()?;
+        // Without the score cache: a score that is looked up says nothing of what reranking takes.
+        let engine = bare_engine()?;
+        let store = engine.store()?;
         let names = [DEFAULT_EMBEDDER, DEFAULT_RERANKER];
         let is_absent = |name| matches!(store.find(name), Err(ModelError::NotPulled { .. }));
         if names.into_iter().any(is_absent) {
             // Both lie in one archive, which is downloaded once.
             store.pull_all(&names, &PullOptions::from_env(), &PullBars::default())?;
         }
-        let embedder = BiEncoder::from_folder(&store.find(DEFAULT_EMBEDDER)?)?;
-        let reranker = CrossEncoder::from_folder(&store.find(DEFAULT_RERANKER)?)?;
-        Ok(Self { embedder: Arc::new(embedder), reranker })
+        let embedder = engine.bi_encoder(DEFAULT_EMBEDDER)?;
+        let reranker = engine.reranker(DEFAULT_RERANKER)?;
+        Ok(Self { engine, embedder, reranker })
     }
 
     /// Tokens that they have read.
     fn tokens(&self) -> u64 {
-        self.embedder.queue().counts().tokens + self.reranker.queue().counts().tokens
+        let of_reranker = self.reranker.queue.as_ref().map_or(0, |own| own.counts().tokens);
+        self.embedder.queue().counts().tokens + of_reranker
     }
 
-    /// What the systems over an index are made of. Without the score cache: a score that is looked up
-    /// says nothing of what reranking takes.
+    /// What the systems over an index are made of.
     fn parts<'a>(&self, index: &'a Index, depth: usize) -> Parts<'a> {
-        Parts {
-            index: Some(index),
-            embedder: Some(Arc::clone(&self.embedder)),
-            second_stage: Some(SecondStage::new(self.reranker.clone())),
-            candidates: Candidates::new(),
-            first_stage: chosen::plain(RetrieverName::Hybrid, depth),
-        }
+        let mut setup = Setup { on_failure: OnFailure::Fail, ..Setup::default() };
+        setup.first_stage.depth = depth;
+        setup.top = depth;
+        let (engine, candidates) = (self.engine.clone(), Candidates::new());
+        Parts { engine, index: Some(index), candidates, setup }
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use topshelf::eval::{Measure, Qrels};
 use topshelf::ingest::SourceFile;
 use topshelf::tune::Unit;
-use topshelf::{Embedder, Index, Reranker};
+use topshelf::{Embedder, Index};
 
 use super::conclusion::thousands;
 use super::filling::Filling;
@@ -225,7 +225,8 @@ impl Demo<'_> {
         judged: &[Judged],
         forecast: &mut Forecast,
     ) -> Result<(EvalAnswer, usize)> {
-        let LoadedModels { embedder, reranker } = &self.models;
+        let LoadedModels { embedder, reranker, .. } = &self.models;
+        let reranker = &reranker.model;
         let systems = SYSTEMS.map(System::parse).into_iter().collect::<Result<Vec<_>>>()?;
         let head = Head::new(
             measurement::hash_of_index(index)?,

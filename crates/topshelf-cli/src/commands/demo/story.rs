@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use topshelf::analyse::Analyser;
-use topshelf::{Answer, CrossEncoder, Hit};
+use topshelf::{Answer, Hit, LoadedReranker};
 
 use super::conclusion::{self, Moved, counted, nth, thousands};
 use super::questions::Grade;
@@ -87,7 +87,11 @@ impl Asked<'_> {
 }
 
 /// Asks the question in every way.
-pub(super) fn tell(parts: &Parts<'_>, reranker: &CrossEncoder, asked: &Asked<'_>) -> Result<Story> {
+pub(super) fn tell(
+    parts: &Parts<'_>,
+    reranker: &LoadedReranker,
+    asked: &Asked<'_>,
+) -> Result<Story> {
     let query = Judged { id: String::new(), text: asked.question.to_owned() };
     let answer = |system: &str| -> Result<(Answer, f64)> {
         let (answer, took) = parts.ready(&System::parse(system)?)?.answer(&query)?;
@@ -100,9 +104,10 @@ pub(super) fn tell(parts: &Parts<'_>, reranker: &CrossEncoder, asked: &Asked<'_>
     };
     let (words, words_ms) = answer("bm25")?;
     let (meaning, meaning_ms) = answer("dense")?;
-    let before = reranker.queue().counts().tokens;
+    let read = || reranker.queue.as_ref().map_or(0, |own| own.counts().tokens);
+    let before = read();
     let (reranked, all_ms) = answer("hybrid+rerank")?;
-    let tokens = reranker.queue().counts().tokens - before;
+    let tokens = read() - before;
     let report = reranked.report.second_stage.as_ref();
     let rerank_ms = report.map_or(0.0, |r| r.rerankers.iter().map(|ran| ran.milliseconds).sum());
     let moved = moved(&reranked, asked);

@@ -1,0 +1,175 @@
+//! [`Engine`]: what pipelines share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use topshelf_cache::{CacheStats, ScoreCache};
+use topshelf_models::Store;
+
+use crate::error::Result;
+use crate::models::Models;
+use crate::scores;
+use crate::serving::ServedModels;
+use crate::spending::Spending;
+use crate::stages::Stages;
+
+/// Where an engine finds things, and what it may spend.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// The folder of models, scores and prices; `$TOPSHELF_HOME` or the platform's if absent.
+    pub home: Option<PathBuf>,
+    /// Whether scores of earlier calls are used.
+    pub score_cache: ScoreCacheUse,
+    /// The file of prices; `prices.toml` of the home folder, where it is, if absent.
+    pub prices: Option<PathBuf>,
+    /// USD that all pipelines together may spend; without limit if absent.
+    pub max_cost: Option<f64>,
+}
+
+/// Whether scores of earlier calls are used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ScoreCacheUse {
+    /// They are, and new ones are kept.
+    #[default]
+    Use,
+    /// Every pair is scored.
+    Bypass,
+}
+
+/// Builds pipelines, and holds what they share: loaded models, kept scores, prices and the budget. Clones are
+/// the same engine.
+///
+/// ```no_run
+/// # fn main() -> Result<(), topshelf_engine::EngineError> {
+/// use topshelf_core::{Query, Setup};
+/// use topshelf_engine::{Engine, EngineOptions};
+/// let engine = Engine::open(EngineOptions::default())?;
+/// let index = engine.index("docs.index")?;
+/// let pipeline = engine.pipeline(&index.now(), &Setup::default())?;
+/// let answer = pipeline.run_blocking(&Query::new("How long do fleas live?")?)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    /// The models that may be named; any of the store if absent.
+    served: Option<Arc<ServedModels>>,
+}
+
+/// What clones of an engine have in common.
+struct Shared {
+    home: Option<PathBuf>,
+    cache: Option<Arc<ScoreCache>>,
+    spending: Spending,
+    models: Models,
+    stages: Stages,
+    warnings: Vec<String>,
+}
+
+impl Engine {
+    /// An engine that loads models of the store as they are named.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::EngineError::Prices`] and [`crate::EngineError::Variable`]. A score cache that cannot be opened
+    /// is a [warning](Self::warnings), since it costs time and no answer.
+    pub fn open(options: EngineOptions) -> Result<Self> {
+        let EngineOptions { home, score_cache, prices, max_cost } = options;
+        let home = match home {
+            Some(home) => Some(home),
+            // Services and models in folders need no home.
+            None => Store::open_default()
+                .ok()
+                .and_then(|store| store.root().parent().map(Path::to_owned)),
+        };
+        let spending = Spending::open(prices.as_deref(), home.as_deref(), max_cost)?;
+        let mut warnings = Vec::new();
+        let cache = match (score_cache, &home) {
+            (ScoreCacheUse::Use, Some(home)) => open_cache(home, &mut warnings)?,
+            _ => None,
+        };
+        let (models, stages) = (Models::default(), Stages::default());
+        let shared = Shared { home, cache, spending, models, stages, warnings };
+        Ok(Self { shared: Arc::new(shared), served: None })
+    }
+
+    /// The same scores, prices and budget, with no model in memory: for a program that reads its models again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`], for the prices.
+    pub fn afresh(&self, options: &EngineOptions) -> Result<Self> {
+        let home = self.shared.home.clone();
+        let EngineOptions { prices, max_cost, .. } = options;
+        let shared = Shared {
+            spending: Spending::open(prices.as_deref(), home.as_deref(), *max_cost)?,
+            home,
+            cache: self.shared.cache.clone(),
+            models: Models::default(),
+            stages: Stages::default(),
+            warnings: Vec::new(),
+        };
+        Ok(Self { shared: Arc::new(shared), served: None })
+    }
+
+    /// The same engine, of which only these models can be named.
+    #[must_use]
+    pub fn serving(&self, served: ServedModels) -> Self {
+        Self { shared: Arc::clone(&self.shared), served: Some(Arc::new(served)) }
+    }
+
+    /// What went wrong while it was opened without being an error.
+    pub fn warnings(&self) -> &[String] {
+        &self.shared.warnings
+    }
+
+    /// What the score cache did; `None` where there is none.
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        self.shared.cache.as_ref().map(|cache| cache.stats())
+    }
+
+    /// The store of models.
+    ///
+    /// # Errors
+    ///
+    /// [`topshelf_models::ModelError::NoHome`].
+    pub fn store(&self) -> Result<Store> {
+        Ok(match &self.shared.home {
+            Some(home) => Store::at(home.join("models")),
+            None => Store::open_default()?,
+        })
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Arc<ScoreCache>> {
+        self.shared.cache.as_ref()
+    }
+
+    pub(crate) fn spending(&self) -> &Spending {
+        &self.shared.spending
+    }
+
+    pub(crate) fn models(&self) -> &Models {
+        &self.shared.models
+    }
+
+    pub(crate) fn stages(&self) -> &Stages {
+        &self.shared.stages
+    }
+
+    pub(crate) fn served(&self) -> Option<&ServedModels> {
+        self.served.as_deref()
+    }
+}
+
+fn open_cache(home: &Path, warnings: &mut Vec<String>) -> Result<Option<Arc<ScoreCache>>> {
+    let Some(options) = scores::options(home)? else { return Ok(None) };
+    let (cache, trouble) = ScoreCache::open(&options);
+    if let Some(trouble) = trouble {
+        warnings.push(format!("scores are not kept for the next time: {trouble}"));
+    }
+    if let Some(reason) = cache.stats().disk.and_then(|disk| disk.begun_anew) {
+        warnings.push(format!("the score cache was damaged and starts again: {reason}"));
+    }
+    Ok(Some(Arc::new(cache)))
+}

@@ -1,0 +1,242 @@
+//! Models by their names. Each is loaded once and stays until the engine goes, or until
+//! [`Engine::release_unused`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use topshelf_core::{LanguageModel, Reranker};
+use topshelf_models::{
+    BiEncoder, CrossEncoder, Family, LateInteraction, LocalModel, ModelFolder, QueueStats,
+};
+use topshelf_remote::{HostedReranker, RemoteModel};
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::names::{LanguageModelName, RerankerName};
+
+/// A reranker in memory, or a service that is ready to be asked.
+#[derive(Clone)]
+pub struct LoadedReranker {
+    /// The reranker itself, without cache and windows.
+    pub model: Arc<dyn Reranker>,
+    /// What kind it is.
+    pub family: RerankerFamily,
+    /// What waits for it, if it runs on a queue of this process.
+    pub queue: Option<Arc<QueueStats>>,
+    /// The same as a late-interaction model, if it is one.
+    pub(crate) late: Option<Arc<LateInteraction>>,
+}
+
+/// The kinds of rerankers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RerankerFamily {
+    /// Reads query and passage together.
+    CrossEncoder,
+    /// Compares the vectors of their tokens.
+    LateInteraction,
+    /// Asks an LLM.
+    LanguageModel,
+    /// Asks a rerank service.
+    Service,
+}
+
+impl RerankerFamily {
+    /// Its name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CrossEncoder => "cross-encoder",
+            Self::LateInteraction => "late-interaction",
+            Self::LanguageModel => "language-model",
+            Self::Service => "service",
+        }
+    }
+}
+
+impl fmt::Display for RerankerFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The models of an engine.
+#[derive(Default)]
+pub(crate) struct Models(Mutex<Loaded>);
+
+/// Models by the names they were asked for with, and by what they are: two names may mean the same one.
+#[derive(Default)]
+struct Loaded {
+    rerankers: HashMap<String, LoadedReranker>,
+    bi_encoders: Named<BiEncoder>,
+    late: Named<LateInteraction>,
+    language_models: HashMap<String, Arc<dyn LanguageModel>>,
+}
+
+struct Named<T> {
+    by_name: HashMap<String, Arc<T>>,
+    by_fingerprint: HashMap<String, Arc<T>>,
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self { by_name: HashMap::new(), by_fingerprint: HashMap::new() }
+    }
+}
+
+impl<T> Named<T> {
+    /// The model of that name, loaded by `load` unless it is there. `find` says where it lies.
+    fn get(
+        &mut self,
+        name: &str,
+        find: impl FnOnce() -> Result<ModelFolder>,
+        load: impl FnOnce(&ModelFolder) -> Result<T>,
+    ) -> Result<Arc<T>> {
+        if let Some(known) = self.by_name.get(name) {
+            return Ok(Arc::clone(known));
+        }
+        let folder = find()?;
+        let model = match self.by_fingerprint.get(&folder.fingerprint) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(load(&folder)?),
+        };
+        self.by_fingerprint.insert(folder.fingerprint, Arc::clone(&model));
+        self.by_name.insert(name.to_owned(), Arc::clone(&model));
+        Ok(model)
+    }
+
+    /// Lets go of what nobody else holds.
+    fn release_unused(&mut self) {
+        // Each model is held once by its fingerprint and once by each of its names.
+        let Self { by_name, by_fingerprint } = self;
+        by_fingerprint.retain(|_, model| {
+            let names = by_name.values().filter(|other| Arc::ptr_eq(other, model)).count();
+            Arc::strong_count(model) > names + 1
+        });
+        by_name.retain(|_, model| by_fingerprint.values().any(|other| Arc::ptr_eq(other, model)));
+    }
+}
+
+impl Models {
+    fn lock(&self) -> MutexGuard<'_, Loaded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// The reranker of that name; see [`crate::names`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::EngineError::Model`] for one that is not there or is none, [`crate::EngineError::Remote`] for a
+    /// service without an address or key, [`crate::EngineError::UnknownPrice`],
+    /// [`crate::EngineError::NotServed`].
+    pub fn reranker(&self, name: &str) -> Result<LoadedReranker> {
+        if let Some(served) = self.served() {
+            return served.reranker(name).cloned();
+        }
+        if let Some(known) = self.models().lock().rerankers.get(name) {
+            return Ok(known.clone());
+        }
+        let loaded = match RerankerName::parse(name)? {
+            RerankerName::LanguageModel(strategy, model) => {
+                let model = strategy.reranker(self.named_language_model(&model)?);
+                LoadedReranker::unqueued(model, RerankerFamily::LanguageModel)
+            }
+            RerankerName::Service(target) => {
+                let model = HostedReranker::new(target, self.spending().meter(name)?)?;
+                LoadedReranker::unqueued(Arc::new(model), RerankerFamily::Service)
+            }
+            RerankerName::Model(model) => self.local_reranker(model)?,
+        };
+        self.models().lock().rerankers.insert(name.to_owned(), loaded.clone());
+        Ok(loaded)
+    }
+
+    fn local_reranker(&self, name: &str) -> Result<LoadedReranker> {
+        let folder = self.store()?.find(name)?;
+        Ok(match folder.spec.family {
+            Family::LateInteraction => {
+                let model = self.late_interaction(name)?;
+                let queue = Some(model.queue());
+                let late = Some(Arc::clone(&model));
+                LoadedReranker { model, family: RerankerFamily::LateInteraction, queue, late }
+            }
+            // `from_folder` rejects anything but a cross-encoder.
+            Family::CrossEncoder | Family::BiEncoder | Family::LanguageModel => {
+                let model = Arc::new(CrossEncoder::from_folder(&folder)?);
+                let queue = Some(model.queue());
+                LoadedReranker { model, family: RerankerFamily::CrossEncoder, queue, late: None }
+            }
+        })
+    }
+
+    /// The bi-encoder of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::EngineError::Model`], [`crate::EngineError::NotServed`].
+    pub fn bi_encoder(&self, name: &str) -> Result<Arc<BiEncoder>> {
+        let find = || Ok(self.store()?.find(name)?);
+        let load = |folder: &ModelFolder| Ok(BiEncoder::from_folder(folder)?);
+        self.models().lock().bi_encoders.get(name, find, load)
+    }
+
+    /// The late-interaction model of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::EngineError::Model`].
+    pub fn late_interaction(&self, name: &str) -> Result<Arc<LateInteraction>> {
+        let find = || Ok(self.store()?.find(name)?);
+        let load = |folder: &ModelFolder| Ok(LateInteraction::from_folder(folder)?);
+        self.models().lock().late.get(name, find, load)
+    }
+
+    /// The language model of that name: `MODEL@PLACE`, or a model or file of this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::EngineError::Model`], [`crate::EngineError::Remote`], [`crate::EngineError::UnknownPrice`].
+    pub fn language_model(&self, name: &str) -> Result<Arc<dyn LanguageModel>> {
+        self.named_language_model(&LanguageModelName::parse(name)?)
+    }
+
+    fn named_language_model(&self, name: &LanguageModelName<'_>) -> Result<Arc<dyn LanguageModel>> {
+        if let Some(known) = self.models().lock().language_models.get(name.name) {
+            return Ok(Arc::clone(known));
+        }
+        let path = Path::new(name.model);
+        let is_gguf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+        let model: Arc<dyn LanguageModel> = match &name.place {
+            Some(place) => {
+                let meter = self.spending().meter(name.name)?;
+                Arc::new(RemoteModel::new(name.model, place, meter)?)
+            }
+            None if is_gguf => {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                Arc::new(LocalModel::open(&name, path)?)
+            }
+            None => Arc::new(LocalModel::from_folder(&self.store()?.find(name.model)?)?),
+        };
+        let known = Arc::clone(&model);
+        self.models().lock().language_models.insert(name.name.to_owned(), known);
+        Ok(model)
+    }
+
+    /// Lets go of the models that no pipeline and no caller holds.
+    pub fn release_unused(&self) {
+        self.stages().clear();
+        let mut loaded = self.models().lock();
+        loaded.rerankers.retain(|_, own| Arc::strong_count(&own.model) > 1);
+        loaded.language_models.retain(|_, own| Arc::strong_count(own) > 1);
+        loaded.bi_encoders.release_unused();
+        loaded.late.release_unused();
+    }
+}
+
+impl LoadedReranker {
+    fn unqueued(model: Arc<dyn Reranker>, family: RerankerFamily) -> Self {
+        Self { model, family, queue: None, late: None }
+    }
+}

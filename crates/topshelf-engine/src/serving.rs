@@ -1,0 +1,130 @@
+//! [`ServedModels`]: a fixed set of models under their names.
+//!
+//! A server loads nothing because a request names it: a client that could name any address or file would have the
+//! server fetch it. So its engine knows these models and no others ([`Engine::serving`]).
+
+use std::sync::Arc;
+
+use topshelf_core::{DEFAULT_RERANKER, Embedder as _};
+use topshelf_models::BiEncoder;
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::models::LoadedReranker;
+use crate::names::LOCAL;
+
+/// What is to be served.
+#[derive(Debug, Clone, Default)]
+pub struct ServedNames {
+    /// Rerankers, the default one first.
+    pub rerankers: Vec<String>,
+    /// Bi-encoders, the default one first.
+    pub bi_encoders: Vec<String>,
+    /// Further names, each with the model that it means.
+    pub aliases: Vec<(String, String)>,
+    /// What a name that is none of these means.
+    pub unknown: UnknownName,
+}
+
+/// What a name means that no model has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnknownName {
+    /// It is an error.
+    #[default]
+    Reject,
+    /// The default model answers.
+    UseDefault,
+}
+
+/// A model with the names that mean it, the one that it has itself first.
+#[derive(Clone)]
+pub struct Served<M> {
+    /// The names.
+    pub names: Vec<String>,
+    /// The model.
+    pub model: M,
+}
+
+/// Models that are served.
+#[derive(Clone)]
+pub struct ServedModels {
+    /// Rerankers, the default one first.
+    pub rerankers: Vec<Served<LoadedReranker>>,
+    /// Bi-encoders, the default one first.
+    pub bi_encoders: Vec<Served<Arc<BiEncoder>>>,
+    unknown: UnknownName,
+}
+
+impl ServedModels {
+    /// Loads them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::reranker`] and [`Engine::bi_encoder`].
+    pub fn load(engine: &Engine, wanted: &ServedNames) -> Result<Self> {
+        let mut own =
+            Self { rerankers: Vec::new(), bi_encoders: Vec::new(), unknown: wanted.unknown };
+        for name in &wanted.rerankers {
+            let model = engine.reranker(name)?;
+            let names = names(engine, &model.model.identity().name, name, &wanted.aliases);
+            own.rerankers.push(Served { names, model });
+        }
+        for name in &wanted.bi_encoders {
+            let model = engine.bi_encoder(name)?;
+            if own.bi_encoders.iter().any(|other| Arc::ptr_eq(&other.model, &model)) {
+                continue;
+            }
+            let names = names(engine, &model.identity().name, name, &wanted.aliases);
+            own.bi_encoders.push(Served { names, model });
+        }
+        Ok(own)
+    }
+
+    /// The reranker of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotServed`].
+    pub fn reranker(&self, name: &str) -> Result<&LoadedReranker> {
+        self.find(&self.rerankers, Some(name), "reranker")
+    }
+
+    /// The bi-encoder of that name; the default one without a name.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotServed`].
+    pub fn bi_encoder(&self, name: Option<&str>) -> Result<&Arc<BiEncoder>> {
+        self.find(&self.bi_encoders, name, "bi-encoder")
+    }
+
+    fn find<'m, M>(
+        &self,
+        models: &'m [Served<M>],
+        name: Option<&str>,
+        role: &'static str,
+    ) -> Result<&'m M> {
+        let has_name =
+            |own: &&Served<M>| name.is_none_or(|name| own.names.iter().any(|own| own == name));
+        let default = || models.first().filter(|_| self.unknown == UnknownName::UseDefault);
+        let found = models.iter().find(has_name).or_else(default);
+        found.map(|own| &own.model).ok_or_else(|| EngineError::NotServed {
+            role,
+            name: name.unwrap_or("default").chars().take(100).collect(),
+            known: models.iter().map(|own| own.names[0].as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+/// All names of a model that is called `name` and was asked for as `given`.
+fn names(engine: &Engine, name: &str, given: &str, aliases: &[(String, String)]) -> Vec<String> {
+    let known = engine.store().ok().and_then(|store| store.find(name).ok());
+    let mut all = vec![name.to_owned(), given.to_owned()];
+    all.extend(known.into_iter().flat_map(|folder| folder.spec.aliases));
+    all.extend((name == DEFAULT_RERANKER).then(|| LOCAL.to_owned()));
+    let own = aliases.iter().filter(|(_, model)| model == given || model == name);
+    all.extend(own.map(|(alias, _)| alias.clone()));
+    let mut seen = std::collections::HashSet::new();
+    all.retain(|name| seen.insert(name.clone()));
+    all
+}
