@@ -44,7 +44,7 @@ pub const MAX_DEPTH: usize = 100_000;
 pub const MAX_RERANKERS: usize = 16;
 
 /// The longest deadline. A longer one is a mistake, such as nanoseconds for milliseconds; no deadline at all is no limit.
-pub const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LONGEST_DEADLINE: Duration = Duration::from_hours(24);
 
 /// The most windows of a document.
 const MAX_WINDOWS: usize = 1_000;
@@ -291,7 +291,7 @@ impl Setup {
         }
         if let Some(time) = self.deadline.filter(|time| !is_deadline(time)) {
             let time = format!("{time:?}");
-            return Err(out_of_range("the deadline", time, "a time above 0 and up to a day"));
+            return Err(out_of_range("the deadline", &time, "a time above 0 and up to a day"));
         }
         if let Some(second) = &self.second_stage {
             second.check()?;
