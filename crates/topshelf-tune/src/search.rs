@@ -146,12 +146,27 @@ pub fn tune(
     // From here on everything is measured on the held-out half; the gate is fitted on the training
     // half once more.
     let try_on = |setup: &Setup| Trial::of(recording, judged, setup, held_out);
-    let gate = match &chosen.second_stage {
+    let mut gate = match &chosen.second_stage {
         Some(_) => Some(fit_gate(recording, judged, chosen, halves, options.gate)?),
         None => None,
     };
     let shown = gate.as_ref().filter(|gate| gate.accepted).and_then(|gate| gate.gate.clone());
-    let setup = chosen.clone().with_gate(shown.clone());
+    // With a gate that finds every query clear, nothing is ever reranked: that is the first stage alone.
+    let is_never_open = shown.is_some()
+        && gate.as_ref().is_some_and(|fit| {
+            [fit.cross_validated, fit.held_out].into_iter().flatten().all(|own| own.skipped >= 1.0)
+        });
+    let shown = shown.filter(|_| !is_never_open);
+    let setup = if is_never_open {
+        if let Some(fit) = &mut gate {
+            fit.accepted = false;
+            "it finds every query clear, so nothing is reranked and the first stage alone is chosen"
+                .clone_into(&mut fit.reason);
+        }
+        chosen.clone().without_reranking()
+    } else {
+        chosen.clone().with_gate(shown.clone())
+    };
     let trial = try_on(&setup)?;
     let before = try_on(&setup.clone().without_reranking())?;
     let ungated = match shown {
@@ -331,12 +346,15 @@ fn choose(setups: &[Setup], trials: &[Trial], budget: Budget) -> Result<usize> {
     let places = 0..trials.len();
     let by_mean = |a: &usize, b: &usize| trials[*a].mean().total_cmp(&trials[*b].mean());
     let by_time = |a: &usize, b: &usize| trials[*a].mean_ms().total_cmp(&trials[*b].mean_ms());
+    // Of equals the simplest.
+    let by_parts = |a: &usize, b: &usize| parts(&setups[*a]).cmp(&parts(&setups[*b]));
     match budget {
         Budget::Milliseconds(budget) => {
             let p95 = |at: &usize| trials[*at].percentile_ms(0.95);
             let within = places.clone().filter(|at| p95(at) <= budget);
             // Of equally good ones the faster.
-            within.max_by(|a, b| by_mean(a, b).then(by_time(b, a))).ok_or_else(|| {
+            let best = within.max_by(|a, b| by_mean(a, b).then(by_time(b, a)).then(by_parts(b, a)));
+            best.ok_or_else(|| {
                 let fastest = places.min_by(|a, b| p95(a).total_cmp(&p95(b))).unwrap_or_default();
                 let takes = p95(&fastest);
                 TuneError::OverBudget { budget, fastest: setups[fastest].describe(), takes }
@@ -350,9 +368,19 @@ fn choose(setups: &[Setup], trials: &[Trial], budget: Budget) -> Result<usize> {
                 let (mean, error) = trials[*at].loss_against(&trials[best]);
                 mean + error <= allowed
             });
-            within.min_by(|a, b| by_time(a, b).then(by_mean(b, a))).ok_or(TuneError::NothingFound)
+            let fastest =
+                within.min_by(|a, b| by_time(a, b).then(by_mean(b, a)).then(by_parts(a, b)));
+            fastest.ok_or(TuneError::NothingFound)
         }
     }
+}
+
+/// How many parts a setup has beside its first stage.
+fn parts(setup: &Setup) -> usize {
+    setup.second_stage.as_ref().map_or(0, |own| {
+        let policies = usize::from(own.blend.is_some()) + usize::from(own.gate.is_some());
+        1 + own.cascade.then.len() + policies
+    })
 }
 
 /// A gate for the chosen setup.

@@ -294,6 +294,21 @@ fn what_is_replayed_is_what_the_pipeline_answers() {
 }
 
 #[test]
+fn a_gate_that_never_opens_is_no_reranking() {
+    let stages = stages(vec![reranker("good", 1.0, 0.4, FREE)]);
+    // More queries than a gate needs to be shown; whatever is lost is allowed.
+    let gate = GateTerms { max_loss: 1.0, min_saved: 0.0 };
+    let options = TuneOptions { gate, ..options(Budget::Milliseconds(1e9)) };
+    let recording = recorded(&stages, 120, &options);
+    let halves = Halves::of(&recording.ids()).unwrap();
+    let tuned = tune(&recording, &judged(120), &halves, &options, &mut |_, _| {}).unwrap();
+    assert!(tuned.setup.second_stage.is_none(), "{}", tuned.described);
+    assert!(!tuned.described.contains("reranked"), "{}", tuned.described);
+    let gate = tuned.gate.unwrap();
+    assert!(!gate.accepted && gate.reason.contains("nothing is reranked"), "{}", gate.reason);
+}
+
+#[test]
 fn cascades_take_part() {
     let cheap = || reranker("cheap", 1.0, 0.5, FREE);
     let dear = reranker("dearer", 1.0, 0.2, Duration::from_micros(100));

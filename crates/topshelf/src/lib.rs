@@ -83,29 +83,52 @@
 //! # }
 //! ```
 
+//! # Features
+//!
+//! | feature | brings |
+//! | --- | --- |
+//! | none | the core, and models: [`CrossEncoder`], [`BiEncoder`], [`LateInteraction`], [`LocalModel`] |
+//! | `index` | the index |
+//! | `cache`, `llm`, `remote`, `tune` | kept scores; language models as rerankers; services; judged queries, tuning, profiles |
+//! | `engine` (default) | the engine, and all of the above |
+//! | `server` | the HTTP server |
+//! | `onnx` | the general ONNX runtime |
+
+#[cfg(feature = "cache")]
 pub use topshelf_cache as cache;
+#[cfg(feature = "cache")]
 pub use topshelf_cache::{
     CacheOptions, CacheStats, CachedReranker, ScoreCache, SharedOptions, SharedStats,
 };
 pub use topshelf_core::*;
+#[cfg(feature = "engine")]
 pub use topshelf_engine as engine;
+#[cfg(feature = "engine")]
 pub use topshelf_engine::{
     Engine, EngineError, EngineOptions, LoadedReranker, OpenIndex, RerankerFamily, ScoreCacheUse,
     ServedModels, UnprovenGate,
 };
+#[cfg(feature = "tune")]
 pub use topshelf_eval as eval;
+#[cfg(feature = "index")]
 pub use topshelf_index::{
     AddEvent, AddOptions, AddReport, Bm25Retriever, DenseRetriever, EmbedderInfo, FileEntry,
     GivenDocument, Index, IndexError, Language, LateOptions, LateRetriever, Models, Precision,
     Settings, Stats, StoredTokens, Tier, TokenStats, TokenVectorInfo, Totals, Writer, add,
     add_documents, analyse, check, chunk, graph, ingest, remove, remove_documents,
 };
+#[cfg(feature = "llm")]
 pub use topshelf_llm as llm;
 pub use topshelf_models::{
     BiEncoder, Catalogue, CrossEncoder, Family, Isa, IsaError, LateInteraction, LocalModel,
     ModelError, ModelFolder, ModelSpec, QueueCounts, QueueStats, Ranked, Scored, Store, pull,
     store::ModelState,
 };
+#[cfg(feature = "remote")]
 pub use topshelf_remote as remote;
+#[cfg(feature = "server")]
+pub use topshelf_server as server;
+#[cfg(feature = "tune")]
 pub use topshelf_tune as tune;
+#[cfg(feature = "tune")]
 pub use topshelf_tune::Profile;

@@ -44,6 +44,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "topshelf-llm",
             "topshelf-models",
             "topshelf-remote",
+            "topshelf-server",
             "topshelf-tune",
         ],
     ),

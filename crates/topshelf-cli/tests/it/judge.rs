@@ -44,7 +44,7 @@ fn judged_by_hand_and_measured() {
     assert_eq!(eval["queries"], 2);
     let names: Vec<&str> =
         eval["systems"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["bm25", "dense", "hybrid", "hybrid+rerank"]);
+    assert_eq!(names, ["bm25", "dense", "hybrid", "hybrid+rerank", "hybrid+rerank+blend"]);
     let best = &eval["systems"][3];
     assert_eq!(best["second_stage"]["ceiling"]["nDCG@10"], 1.0);
     assert!(best["measures"]["recall@5"].as_f64().unwrap() > 0.99);

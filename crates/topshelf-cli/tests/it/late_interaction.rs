@@ -111,7 +111,8 @@ fn tokens_find_passages_alone_and_fused_with_words() {
     assert_eq!(names(&fused), ["bm25", "colbert"]);
     assert_eq!(fused["hits"][0]["document"], "docs/fleas.md");
     // The second stage gives the candidates the very scores that they were found with.
-    let both = ["--no-profile", "--json", "--retriever", "colbert", "--rerank", "colbert"];
+    let both =
+        ["--no-profile", "--json", "--retriever", "colbert", "--rerank", "colbert", "--blend=1"];
     let both = run(dir, &[&search[..4], &both].concat()).json();
     assert_eq!(both["hits"][0]["score"], alone["hits"][0]["score"]);
 }

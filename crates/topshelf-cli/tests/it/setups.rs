@@ -227,8 +227,22 @@ fn a_setup_gives_the_same_answer_however_it_is_given() {
             format!("# {name}\n\n{lives}\n\n{}", "It is of no consequence here. ".repeat(20));
         write(dir, &format!("docs/{name}.md"), text);
     }
-    run(dir, &["index", "add", "docs", "--index", "i", "--token-vectors=int8", "--chunk", "60"])
-        .success();
+    run(
+        dir,
+        &[
+            "index",
+            "add",
+            "docs",
+            "--index",
+            "i",
+            "--token-vectors=int8",
+            "--chunk",
+            "60",
+            "--overlap",
+            "8",
+        ],
+    )
+    .success();
     let reranker = "cross-encoder/ms-marco-MiniLM-L12-v2";
     let served = ["--no-cache", "--no-profile", "--rerank", reranker, "--rerank", "colbert"];
     let server = Server::start(dir, &[&["--index", "i"], &served[..]].concat());
