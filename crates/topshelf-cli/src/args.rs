@@ -18,7 +18,7 @@ pub(crate) use self::models::{ModelsCommand, PullFrom};
 pub(crate) use self::search::{AskArguments, RerankArguments, SearchArguments};
 pub(crate) use self::serve::{KeysCommand, LogForm, ServeArguments};
 pub(crate) use self::stages::{ProfileOption, Retrieval, SecondStageOptions, SpendingOptions};
-pub(crate) use self::values::time;
+pub(crate) use self::values::deadline;
 
 pub(crate) use topshelf::DEFAULT_RERANKER;
 

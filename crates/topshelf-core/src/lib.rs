@@ -82,8 +82,8 @@ pub use score::Scale;
 pub use second_stage::{OnFailure, Policy, SecondStage};
 pub use setup::{
     Bm25Options, Cascade, CascadeStep, DEFAULT_RERANKER, FirstStageSetup, GateChoice,
-    LongDocuments, RetrieverKind, Retrievers, SecondStageSetup, Setup, SetupPatch, Survivors,
-    TokenVectorUse,
+    LONGEST_DEADLINE, LongDocuments, RetrieverKind, Retrievers, SecondStageSetup, Setup,
+    SetupPatch, Survivors, TokenVectorUse,
 };
 pub use stage::{
     EmbedKind, Embedder, Grain, ModelIdentity, PassageFailure, RerankOutcome, RerankScore,

@@ -1,13 +1,14 @@
 //! Reranking a list of given documents: [`SecondStage::rank`].
 //!
 //! The documents are candidates in the order given, which is what an unscored one keeps. Their ids are their
-//! places, since ids of the caller's may repeat; the report names them `document 0`, `document 1` and so on.
+//! places, since ids of the caller's may repeat; the report and errors name them `document 0`, `document 1` and
+//! so on.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::call::Call;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::passage::{Passage, Query};
 use crate::ranking::{Hit, Ranking};
 use crate::report::SecondStageReport;
@@ -16,6 +17,9 @@ use crate::second_stage::{RERANK_STAGE, SecondStage};
 
 /// The name of the order that documents come in, in signals.
 pub const STAGE: &str = "given";
+
+/// The beginning of each id.
+const ID: &str = "document ";
 
 /// A document to be ranked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,28 +78,25 @@ impl SecondStage {
         let passages = documents.iter().enumerate().map(|(index, document)| {
             let ListedDocument { title, text } = document;
             // Ids of one length order as numbers do.
-            (Arc::new(Passage::standalone(format!("{index:09}"), title, text)), -(index as f32))
+            (Arc::new(Passage::standalone(format!("{ID}{index:09}"), title, text)), -(index as f32))
         });
         let candidates = Ranking::new(STAGE, Scale::Rank, passages)?;
-        let (ranking, mut report) = self.run(call, query, &candidates, top).await?;
+        let outcome = self.run(call, query, &candidates, top).await;
+        let (ranking, mut report) = outcome.map_err(named)?;
+        for failure in &mut report.failures {
+            failure.reason = unpadded(&failure.reason);
+        }
         for ran in &mut report.rerankers {
             let failed = ran.failed.iter_mut().map(|own| &mut own.passage);
             let truncated = ran.truncated.iter_mut().map(|own| &mut own.passage);
             for id in failed.chain(truncated) {
-                *id = format!("document {}", index_of(id));
+                *id = unpadded(id);
             }
         }
         let signal = report.answered_by().map_or(RERANK_STAGE, |ran| ran.stage.as_str());
         let ranking = ranking.top(top);
         let documents = ranking.hits().iter().map(|hit| ranked(hit, signal)).collect();
         Ok(RankedList { documents, ranking, candidates, report })
-    }
-}
-
-impl RankedDocument {
-    /// One number for those who take one: the probability where there is one, else the score, else 0.
-    pub fn number(&self) -> f32 {
-        self.relevance.or(self.score).unwrap_or(0.0)
     }
 }
 
@@ -111,5 +112,49 @@ fn ranked(hit: &Hit, stage: &str) -> RankedDocument {
 
 /// The place that an id of [`SecondStage::rank`] was made of.
 fn index_of(id: &str) -> usize {
-    id.parse().unwrap_or_default()
+    id.strip_prefix(ID).and_then(|place| place.parse().ok()).unwrap_or_default()
+}
+
+/// An error about a document under its name.
+fn named(error: Error) -> Error {
+    match error {
+        Error::NotFinite { stage, passage, score } => {
+            Error::NotFinite { stage, passage: unpadded(&passage), score }
+        }
+        Error::AfterSpending { usage, source } => {
+            Error::AfterSpending { usage, source: Box::new(named(*source)) }
+        }
+        other => other,
+    }
+}
+
+/// A text in which ids stand as the documents' names, without the zeros that make them sort.
+fn unpadded(text: &str) -> String {
+    let mut parts = text.split(ID);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let zeros = part.bytes().take_while(|byte| *byte == b'0').count();
+        // The last digit is one, even if it is a zero.
+        text + ID + &part[zeros.min(digits.saturating_sub(1))..]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_in_a_text_become_names() {
+        for (padded, plain) in [
+            ("document 000000000", "document 0"),
+            ("passage \"document 000000120\" of 0007", "passage \"document 120\" of 0007"),
+            ("document 12 and document 000000003", "document 12 and document 3"),
+            ("the document is long", "the document is long"),
+            ("document ", "document "),
+        ] {
+            assert_eq!(unpadded(padded), plain);
+        }
+        assert_eq!(index_of("document 000000120"), 120);
+    }
 }

@@ -135,7 +135,8 @@ impl fmt::Display for Note {
             }
             Self::Truncated { passages, of } => write!(
                 f,
-                "{passages} of {of} candidates were longer than the reranker reads and were not read to the end"
+                "{passages} of {of} candidates {were} longer than the reranker reads and {were} not read to the end",
+                were = if *passages == 1 { "was" } else { "were" }
             ),
             Self::QueryTruncated { tokens } => {
                 write!(f, "the reranker did not read the last {tokens} tokens of the query")
@@ -143,17 +144,28 @@ impl fmt::Display for Note {
             Self::NotScored { passage, reason } => write!(f, "{passage} was not scored: {reason}"),
             Self::Late { candidates, deadline } => write!(
                 f,
-                "{candidates} candidates were not read before the deadline of {deadline} ms; they keep their order \
-                 behind those that were"
+                "{} not read before the deadline of {deadline} ms; what was not read stays in its order behind \
+                 what was",
+                were(*candidates)
             ),
             Self::Withheld { candidates, min_relevance } => write!(
                 f,
-                "{candidates} candidates were withheld: relevant with a probability below {min_relevance}"
+                "{} withheld: relevant with a probability below {min_relevance}",
+                were(*candidates)
             ),
             Self::WithheldUnscored { candidates } => {
-                write!(f, "{candidates} candidates were withheld: they have no rerank score")
+                write!(f, "{} withheld: without a rerank score", were(*candidates))
             }
         }
+    }
+}
+
+/// Candidates of whom something is said.
+fn were(candidates: usize) -> String {
+    if candidates == 1 {
+        "1 candidate was".to_owned()
+    } else {
+        format!("{candidates} candidates were")
     }
 }
 
@@ -182,7 +194,8 @@ impl SecondStageReport {
             (Some(Skipped::LongQuery { tokens }), _) => notes.push(Note::LongQuery { tokens }),
             (Some(Skipped::Clear) | None, _) => {}
         }
-        if let Some(weight) = self.default_weight.filter(|_| self.skipped.is_none()) {
+        let is_blended = self.skipped.is_none() && self.answered_by().is_some();
+        if let Some(weight) = self.default_weight.filter(|_| is_blended) {
             notes.push(Note::Blended { weight });
         }
         for failure in &self.failures {
@@ -212,7 +225,9 @@ impl SecondStageReport {
         }
         if let Some(threshold) = &self.threshold {
             let min_relevance = threshold.min_relevance;
-            notes.push(Note::Withheld { candidates: threshold.below, min_relevance });
+            if threshold.below > 0 {
+                notes.push(Note::Withheld { candidates: threshold.below, min_relevance });
+            }
             if threshold.unscored > 0 {
                 notes.push(Note::WithheldUnscored { candidates: threshold.unscored });
             }

@@ -15,13 +15,15 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use topshelf_core::setup::LONGEST_DEADLINE;
 use topshelf_core::{Call, Query, RetrieverReport, SecondStageReport};
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 use tracing::Instrument as _;
 
 use crate::admission::Admission;
 use crate::dialect::{self, Dialect};
 use crate::error::{Result, ServeError};
+use crate::json;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::options::{LogQueries, ServeOptions};
@@ -33,6 +35,12 @@ pub const DEADLINE: HeaderName = HeaderName::from_static("x-topshelf-deadline-ms
 
 /// The header that names a request in answers and logs.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Warnings in headers, at most: clients refuse answers with too many headers.
+const WARNINGS: usize = 16;
+
+/// Bytes of a header, about: clients refuse headers that are too long.
+const LONGEST_HEADER: usize = 400;
 
 /// Bytes by which the memory of bodies is counted.
 const KIB: usize = 1024;
@@ -144,7 +152,10 @@ impl App {
         } else {
             AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok()))
         };
-        Some(CorsLayer::new().allow_origin(allowed).allow_methods(Any).allow_headers(Any))
+        // Browsers do not take `*` for the header that has the key.
+        let headers = AllowHeaders::mirror_request();
+        let layer = CorsLayer::new().allow_origin(allowed).allow_methods(Any);
+        Some(layer.allow_headers(headers).expose_headers(Any))
     }
 
     /// The routes.
@@ -207,7 +218,7 @@ impl App {
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(error)) => Err(ServeError::BodyNotRead { reason: error.to_string() }),
             Err(_) => {
-                let reason = format!("it took longer than {} s", limits.body_time.as_secs());
+                let reason = format!("it took longer than {:?}", limits.body_time);
                 Err(ServeError::BodyNotRead { reason })
             }
         }
@@ -239,59 +250,32 @@ pub(crate) fn work_on<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 /// [`ServeError::NotJson`], [`ServeError::MissingField`], [`ServeError::UnknownField`],
 /// [`ServeError::WrongField`].
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    work_on(body.len(), || parse_now(body))
-}
-
-fn parse_now<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        if !inner.is_data() {
-            return ServeError::NotJson { reason: inner.to_string() };
-        }
-        wrong_field(&path, &inner.to_string())
-    })?;
-    json.end().map_err(|error| ServeError::NotJson { reason: error.to_string() })?;
-    Ok(parsed)
-}
-
-/// What serde says of a field in words of ours. It has no types for its errors, only sentences.
-fn wrong_field(path: &str, said: &str) -> ServeError {
-    // The place in the text helps nobody whose JSON was written by a program.
-    let said = said.split(" at line ").next().unwrap_or(said);
-    let quoted = || said.split('`').nth(1).unwrap_or_default().to_owned();
-    let below = |name: String| match path {
-        "." | "" => name,
-        path if path.ends_with(&name) => path.to_owned(),
-        path => format!("{path}.{name}"),
-    };
-    if said.starts_with("missing field") {
-        return ServeError::MissingField { field: below(quoted()) };
-    }
-    if said.starts_with("unknown field") {
-        let known =
-            said.split_once(", ").map_or("/openapi.json lists those that there are", |it| it.1);
-        let known = known.replace('`', "");
-        return ServeError::UnknownField { field: below(quoted()), known };
-    }
-    let field = if path == "." { "the body".to_owned() } else { path.to_owned() };
-    ServeError::WrongField { field, reason: said.to_owned() }
+    work_on(body.len(), || json::parse(body))
 }
 
 /// The deadline in a request's headers.
 ///
 /// # Errors
 ///
-/// [`ServeError::WrongField`] for one that is no number of milliseconds.
+/// Those of [`milliseconds`].
 pub(crate) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
     let Some(value) = headers.get(DEADLINE) else { return Ok(None) };
     let number = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
-    let seconds = number.filter(|number| *number > 0.0).map(|number| number / 1e3);
-    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    time.map(Some).ok_or_else(|| ServeError::WrongField {
-        field: DEADLINE.to_string(),
-        reason: "give a number of milliseconds above 0".to_owned(),
+    milliseconds(DEADLINE.as_str(), number.unwrap_or(f64::NAN)).map(Some)
+}
+
+/// A deadline in milliseconds.
+///
+/// # Errors
+///
+/// [`ServeError::WrongField`] for a number that is none, or not in the range.
+pub(crate) fn milliseconds(field: &str, number: f64) -> Result<Duration> {
+    topshelf_core::setup::milliseconds(number).map_err(|_| ServeError::WrongField {
+        field: field.to_owned(),
+        reason: format!(
+            "expected milliseconds above 0, and {} at most",
+            LONGEST_DEADLINE.as_millis()
+        ),
     })
 }
 
@@ -380,17 +364,39 @@ async fn every_request(State(app): State<Arc<App>>, mut request: Request, next: 
     headers.insert("x-total-time", milliseconds(took));
     headers.insert("x-queue-time", milliseconds(call.waited()));
     headers.insert("x-inference-time", milliseconds(ran.took));
-    if let Ok(model) = HeaderValue::from_str(&ran.model)
-        && !ran.model.is_empty()
-    {
-        headers.insert("x-topshelf-model", model);
+    if !ran.model.is_empty() {
+        headers.insert("x-topshelf-model", in_a_header(&ran.model));
     }
-    for warning in &ran.warnings {
-        if let Ok(warning) = HeaderValue::from_str(warning) {
-            headers.append("x-topshelf-warning", warning);
-        }
+    for warning in &ran.warnings[..ran.warnings.len().min(WARNINGS)] {
+        headers.append("x-topshelf-warning", in_a_header(warning));
+    }
+    if let Some(more) = ran.warnings.len().checked_sub(WARNINGS).filter(|more| *more > 0) {
+        headers.append("x-topshelf-warning", in_a_header(&format!("and {more} more warnings")));
     }
     response
+}
+
+/// A text as a header may hold it: one line, the bytes of letters outside ASCII in hexadecimal after `%`, and
+/// not longer than clients read.
+fn in_a_header(text: &str) -> HeaderValue {
+    use std::fmt::Write as _;
+    let mut shown = String::new();
+    for letter in text.chars() {
+        if shown.len() > LONGEST_HEADER {
+            shown.push_str("...");
+            break;
+        }
+        match letter {
+            ' '..='~' => shown.push(letter),
+            letter if letter.is_whitespace() => shown.push(' '),
+            letter => {
+                for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(shown, "%{byte:02X}"); // a string takes all
+                }
+            }
+        }
+    }
+    HeaderValue::from_str(&shown).unwrap_or_else(|_| unreachable!("it is visible ASCII"))
 }
 
 /// Counts what an answer told.
@@ -409,39 +415,7 @@ pub(crate) fn note(metrics: &Metrics, ran: &Ran, kind: Option<&str>) {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Example {
-        #[allow(dead_code)]
-        query: String,
-        #[serde(default)]
-        #[allow(dead_code)]
-        list: Vec<usize>,
-    }
-
-    fn error(body: &str) -> ServeError {
-        parse::<Example>(body.as_bytes()).expect_err("it is wrong")
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_body_is_told_by_field() {
-        assert!(matches!(error("{"), ServeError::NotJson { .. }));
-        assert!(matches!(error(r#"{"query": "q"} x"#), ServeError::NotJson { .. }));
-        assert!(matches!(error(r#"{"query": NaN}"#), ServeError::NotJson { .. }));
-        let deep = "[".repeat(10_000);
-        assert!(matches!(error(&deep), ServeError::NotJson { .. } | ServeError::WrongField { .. }));
-        let said = error("{}").to_string();
-        assert_eq!(said, "the field \"query\" is missing");
-        let said = error(r#"{"query": "q", "top": 1}"#).to_string();
-        assert_eq!(said, "there is no field \"top\"; expected query or list");
-        let said = error(r#"{"query": "q", "list": [1, "2"]}"#).to_string();
-        assert!(said.contains("list[1]") && said.contains("string \"2\""), "{said}");
-        assert!(parse::<Example>(b"{\"query\": \"\xff\"}").is_err());
-    }
 
     #[test]
     fn a_deadline_is_a_number_above_zero() {
@@ -451,7 +425,7 @@ mod tests {
             deadline(&headers)
         };
         assert_eq!(of("150").unwrap(), Some(Duration::from_millis(150)));
-        for wrong in ["0", "-1", "NaN", "soon", "1e300"] {
+        for wrong in ["0", "-1", "NaN", "soon", "1e22", "1e300"] {
             assert!(of(wrong).is_err(), "{wrong}");
         }
     }

@@ -67,9 +67,20 @@ pub enum ServeError {
     #[error("there are no documents; give at least one")]
     NoDocuments,
 
+    /// There is nothing to make vectors of.
+    #[error("there are no texts; give at least one")]
+    NoTexts,
+
     /// A document without text.
     #[error("document {index} is empty; leave it out or give it a text")]
     EmptyDocument {
+        /// Its place, from 0.
+        index: usize,
+    },
+
+    /// A text that is empty.
+    #[error("text {index} is empty; leave it out")]
+    EmptyText {
         /// Its place, from 0.
         index: usize,
     },
@@ -112,7 +123,7 @@ pub enum ServeError {
     },
 
     /// No model of that name is served.
-    #[error("model '{model}' is not served here; there are: {}", .known.join(", "))]
+    #[error("model '{model}' is not served here; there are: {}", listed(known))]
     UnknownModel {
         /// The name asked for.
         model: String,
@@ -121,7 +132,7 @@ pub enum ServeError {
     },
 
     /// No index of that name is served.
-    #[error("index '{index}' is not served here; there are: {}", .known.join(", "))]
+    #[error("index '{index}' is not served here; there are: {}", listed(known))]
     UnknownIndex {
         /// The name asked for.
         index: String,
@@ -130,11 +141,11 @@ pub enum ServeError {
     },
 
     /// No index is served at all.
-    #[error("no index is served here; start the server with --index DIR")]
+    #[error("no index is served here, and this request needs one")]
     NoIndex,
 
     /// The index is not to be changed by requests.
-    #[error("index '{index}' is served read-only; start the server with --writable to change it")]
+    #[error("index '{index}' is served read-only: it can be searched, and not changed")]
     ReadOnly {
         /// Its name.
         index: String,
@@ -142,7 +153,7 @@ pub enum ServeError {
 
     /// A web page of another origin asks.
     #[error(
-        "web pages of {origin} may not ask here; start the server with --cors {origin} to let them"
+        "web pages of {origin} may not ask here; the server's own pages may, and those of the origins that it allows"
     )]
     ForeignOrigin {
         /// Where the page is from.
@@ -159,7 +170,7 @@ pub enum ServeError {
 
     /// The key is good for asking only.
     #[error(
-        "the key \"{key}\" may ask, and change nothing; a key made with `topshelf keys new NAME --may-change` may"
+        "the key \"{key}\" may ask, and change nothing; changes need a key that was made for them"
     )]
     MayNotChange {
         /// Its name.
@@ -167,14 +178,14 @@ pub enum ServeError {
     },
 
     /// The key has used up what it may ask for.
-    #[error("this key may not ask for more at the moment; try again in {} s", .retry_after.as_secs().max(1))]
+    #[error("this key may not ask for more at the moment; try again in {} s", whole_seconds(*retry_after))]
     RateLimited {
         /// When it may again.
         retry_after: Duration,
     },
 
     /// There is more to do than can be done in time.
-    #[error("the server has more to do than it can in time; try again in {} s", .retry_after.as_secs().max(1))]
+    #[error("the server has more to do than it can in time; try again in {} s", whole_seconds(*retry_after))]
     Overloaded {
         /// When there is likely to be room.
         retry_after: Duration,
@@ -212,6 +223,16 @@ pub enum ServeError {
     },
 }
 
+/// Names in a sentence.
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// A time to wait as it is said to clients, in the sentence and in `Retry-After`: never too short.
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs_f64().ceil().max(1.0) as u64
+}
+
 impl ServeError {
     /// The error for a model name that is not among these.
     pub fn unknown_model(model: &str, cards: &[ModelCard], role: ModelRole) -> Self {
@@ -230,7 +251,9 @@ impl ServeError {
             | Self::UnknownField { .. }
             | Self::WrongField { .. }
             | Self::NoDocuments
+            | Self::NoTexts
             | Self::EmptyDocument { .. }
+            | Self::EmptyText { .. }
             | Self::TooLong { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyDocuments { .. } | Self::BodyTooLarge { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
@@ -274,8 +297,8 @@ impl ServeError {
             Self::MissingField { .. } => "missing_field",
             Self::UnknownField { .. } => "unknown_field",
             Self::WrongField { .. } => "wrong_field",
-            Self::NoDocuments => "no_documents",
-            Self::EmptyDocument { .. } => "empty_document",
+            Self::NoDocuments | Self::NoTexts => "no_documents",
+            Self::EmptyDocument { .. } | Self::EmptyText { .. } => "empty_document",
             Self::TooManyDocuments { .. } => "too_many_documents",
             Self::TooLong { .. } => "too_long",
             Self::BodyTooLarge { .. } => "body_too_large",

@@ -86,9 +86,8 @@ impl Keys {
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if file.key.is_empty() {
-            return Err(wrong(
-                "there is none in it; `topshelf keys new NAME` makes one".to_owned(),
-            ));
+            let reason = "there is none in it; a key is a [[key]] with a name and a sha256";
+            return Err(wrong(reason.to_owned()));
         }
         let keys = file.key.into_iter().map(|entry| {
             let Entry { name, sha256, per_minute, may_change } = entry;

@@ -20,6 +20,7 @@
 //! | the project's own routes | [`native`] |
 //! | what an answer looks like in JSON, here and on the command line | [`answer`] |
 //! | what can go wrong, and with which status | [`error`] |
+//! | a body in JSON to a request | `json` |
 //! | limits and switches | [`options`] |
 //! | who may ask | [`keys`] |
 //! | what operators see | [`metrics`], [`traces`] |
@@ -32,6 +33,7 @@ pub mod answer;
 pub mod app;
 pub mod dialect;
 pub mod error;
+mod json;
 pub mod keys;
 pub mod listen;
 pub mod metrics;

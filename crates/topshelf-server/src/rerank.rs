@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use topshelf_core::{
-    Call, ListedDocument, ModelIdentity, Query, RankedDocument, RankedList, Reranker, Scale,
-    SecondStage, SecondStageReport, SetupPatch,
+    Call, ListedDocument, Query, RankedDocument, RankedList, Reranker, Scale, SecondStageReport,
+    SetupPatch,
 };
 
 use crate::app::{self, App};
@@ -60,7 +60,7 @@ pub struct Ordered {
     pub report: SecondStageReport,
     /// The reranker whose scores decided, which may have stood in for another; the last one where none
     /// scored anything.
-    pub model: ModelIdentity,
+    pub model: String,
     /// The scale of its scores.
     pub scale: Scale,
     /// The documents, as they were given.
@@ -71,12 +71,37 @@ pub struct Ordered {
     pub took: Duration,
 }
 
-/// The model's own score if that is wanted, else [`RankedDocument::number`].
-pub(crate) fn as_wanted(document: &RankedDocument, raw: bool) -> f32 {
-    document.score.filter(|_| raw).unwrap_or_else(|| document.number())
+/// The one number that a dialect has for a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// The probability where there is one, else the score.
+    Relevance,
+    /// The model's own score.
+    Raw,
+}
+
+impl Number {
+    /// [`Self::Raw`] if a vendor's field says so.
+    pub(crate) fn raw_if(raw: bool) -> Self {
+        if raw { Self::Raw } else { Self::Relevance }
+    }
+
+    fn of(self, document: &RankedDocument) -> Option<f32> {
+        match self {
+            Self::Relevance => document.relevance.or(document.score),
+            Self::Raw => document.score,
+        }
+    }
 }
 
 impl Ordered {
+    /// The results with their numbers, best first. A document that could not be scored gets 0, or the lowest
+    /// number of the others where that is below 0: a client that sorts again must not find it above them.
+    pub fn numbered(&self, number: Number) -> impl Iterator<Item = (&RankedDocument, f32)> {
+        let lowest = self.results.iter().filter_map(|own| number.of(own)).fold(0.0, f32::min);
+        self.results.iter().map(move |own| (own, number.of(own).unwrap_or(lowest)))
+    }
+
     /// What a client should know besides the order: what was not scored, not read to the end, or
     /// answered by another reranker than asked.
     pub fn warnings(&self) -> Vec<String> {
@@ -91,7 +116,7 @@ impl Ordered {
 /// [`ServeError::NoDocuments`], [`ServeError::TooManyDocuments`], [`ServeError::UnknownModel`],
 /// [`ServeError::Overloaded`], [`ServeError::TooLong`]; [`ServeError::Core`] for the query, and for
 /// what a stage says.
-pub async fn run(app: &Arc<App>, call: &Call, mut asked: Asked) -> Result<Ordered> {
+pub async fn run(app: &Arc<App>, call: &Call, asked: Asked) -> Result<Ordered> {
     // A deadline counts from here, when the request has been read.
     let call = &call.part();
     check(app, &asked)?;
@@ -103,16 +128,17 @@ pub async fn run(app: &Arc<App>, call: &Call, mut asked: Asked) -> Result<Ordere
         ServeError::WrongField { field: "model".to_owned(), reason }
     })?;
     let bytes = asked.documents.iter().map(|given| given.text.len()).sum();
-    if let Some(most) = asked.tokens_per_document {
-        app::work_on(bytes, || {
-            for given in &mut asked.documents {
-                shorten(&mut given.text, most, stage.last());
-            }
-        });
-    }
-    let permit = app.admission.admit(work(&asked))?;
-    let top = asked.top.unwrap_or(asked.documents.len()).min(asked.documents.len());
-    let ranked = stage.rank(call, &query, &asked.documents, top).await?;
+    let shortened = asked.tokens_per_document.map(|most| {
+        let shortened = |given: &ListedDocument| ListedDocument {
+            title: given.title.clone(),
+            text: shortened(&given.text, most, stage.last()).to_owned(),
+        };
+        app::work_on(bytes, || asked.documents.iter().map(shortened).collect::<Vec<_>>())
+    });
+    let read = shortened.as_deref().unwrap_or(&asked.documents);
+    let permit = app.admission.admit(work(&asked.query, read))?;
+    let top = asked.top.unwrap_or(read.len()).min(read.len());
+    let ranked = stage.rank(call, &query, read, top).await?;
     permit.finish();
     let RankedList { documents: results, ranking, candidates, report } = ranked;
     let best: Vec<&str> = ranking.hits().iter().map(|hit| hit.passage.id.as_str()).collect();
@@ -122,35 +148,35 @@ pub async fn run(app: &Arc<App>, call: &Call, mut asked: Asked) -> Result<Ordere
         refuse_cut(&report)?;
     }
     let (model, scale) = match report.answered_by() {
-        Some(ran) => (ran.identity(), ran.scale),
-        None => (stage.last().identity().clone(), stage.last().scale()),
+        Some(ran) => (ran.model.clone(), ran.scale),
+        None => (stage.last().identity().name.clone(), stage.last().scale()),
     };
-    let count = || app::work_on(bytes, || tokens(&asked, &stage));
+    let count = || app::work_on(bytes, || tokens(&asked.query, read, stage.last()));
     let tokens = if asked.count_tokens { count() } else { 0 };
     let took = call.began().elapsed();
     Ok(Ordered { results, report, model, scale, documents: asked.documents, tokens, took })
 }
 
-/// Cuts a text to about that many tokens, at the end of a character: by its own bytes for a token.
-fn shorten(text: &mut String, most: usize, reranker: &dyn Reranker) {
+/// About the first `most` tokens of a text, to the end of a character: by its own bytes for a token.
+fn shortened<'a>(text: &'a str, most: usize, reranker: &dyn Reranker) -> &'a str {
     // No token is longer than the text; nothing shorter than this needs counting.
     if text.len() <= most {
-        return;
+        return text;
     }
     let tokens = reranker.count_tokens(text);
-    if tokens > most {
-        let share = most as f64 / tokens as f64;
-        text.truncate(text.floor_char_boundary((text.len() as f64 * share) as usize));
+    if tokens <= most {
+        return text;
     }
+    let share = most as f64 / tokens as f64;
+    &text[..text.floor_char_boundary((text.len() as f64 * share) as usize)]
 }
 
-fn tokens(asked: &Asked, stage: &SecondStage) -> usize {
-    let reranker = stage.last();
-    let query = reranker.count_tokens(&asked.query);
+fn tokens(query: &str, documents: &[ListedDocument], reranker: &dyn Reranker) -> usize {
+    let query = reranker.count_tokens(query);
     let of = |given: &ListedDocument| {
         query + reranker.count_tokens(&given.title) + reranker.count_tokens(&given.text)
     };
-    asked.documents.iter().map(of).sum()
+    documents.iter().map(of).sum()
 }
 
 fn check(app: &App, asked: &Asked) -> Result<()> {
@@ -168,11 +194,11 @@ fn check(app: &App, asked: &Asked) -> Result<()> {
 }
 
 /// Bytes that a model is to read.
-fn work(asked: &Asked) -> u64 {
+fn work(query: &str, documents: &[ListedDocument]) -> u64 {
     let of = |given: &ListedDocument| {
-        (given.title.len() + given.text.len()).min(LONGEST) + asked.query.len()
+        ((given.title.len() + given.text.len()).min(LONGEST) + query.len()) as u64
     };
-    asked.documents.iter().map(|given| of(given) as u64).sum()
+    documents.iter().map(of).sum()
 }
 
 fn refuse_cut(report: &SecondStageReport) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::stages::{CacheOption, ProfileOption, SpendingOptions};
-use super::values::{percent, time};
+use super::values::{deadline, percent, time};
 
 #[derive(Debug, Args, Clone)]
 #[command(after_help = "\
@@ -47,7 +47,7 @@ pub(crate) struct ServeArguments {
     #[arg(long)]
     pub(crate) any_model: bool,
     /// The best order there is after this time, unless a request says otherwise.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
     /// Refuse requests that would have to wait longer for those before them.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]

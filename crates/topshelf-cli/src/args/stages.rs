@@ -9,7 +9,7 @@ use topshelf::{
     SetupPatch, Survivors, TokenVectorUse,
 };
 
-use super::values::{not_negative, share, time};
+use super::values::{deadline, not_negative, share};
 
 /// How the first stage works; shared by `search` and `eval`.
 #[derive(Debug, Args, Clone)]
@@ -106,7 +106,7 @@ pub(crate) struct SecondStageOptions {
     /// The best order there is after this time, such as 150ms, counted from the question on. Once one
     /// retriever has answered, the others are waited for until two thirds of it are over; without
     /// reranking, until all of it is.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
     /// Skip reranking where the first stage is clear, such as margin:dense:3>=0.086. Signals are
     /// margin:STAGE:K, relative-margin:STAGE:K, spread:STAGE:K and agreement:K; `none` for no gate.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use topshelf::LONGEST_DEADLINE;
+
 /// A time with its unit.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let (number, seconds) = match text.strip_suffix("ms") {
@@ -12,6 +14,15 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     number
         .and_then(|number| Duration::try_from_secs_f64(number * seconds).ok())
         .ok_or_else(|| "give a time above 0 with its unit, such as 150ms or 1.5s".to_owned())
+}
+
+/// A time that a deadline can be.
+pub(crate) fn deadline(text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    if time > LONGEST_DEADLINE {
+        return Err("give a deadline of up to a day; without one there is no limit".to_owned());
+    }
+    Ok(time)
 }
 
 pub(super) fn not_negative(text: &str) -> Result<f32, String> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use topshelf::{RetrieverKind, Retrievers, Setup};
 
-use crate::args::time;
+use crate::args;
 use crate::exit::usage;
 
 /// Where candidates come from.
@@ -42,7 +42,7 @@ impl System {
             ))
         };
         let (name, deadline) = match name.trim().split_once('@') {
-            Some((name, deadline)) => (name, Some(time(deadline).map_err(usage)?)),
+            Some((name, deadline)) => (name, Some(args::deadline(deadline).map_err(usage)?)),
             None => (name.trim(), None),
         };
         // `bm25+dense+rerank`: retrievers come first.

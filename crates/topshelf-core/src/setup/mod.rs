@@ -43,6 +43,9 @@ pub const MAX_DEPTH: usize = 100_000;
 /// The most rerankers of a cascade, and the most that stand in for one of them.
 pub const MAX_RERANKERS: usize = 16;
 
+/// The longest deadline. A longer one is a mistake, such as nanoseconds for milliseconds; no deadline at all is no limit.
+pub const LONGEST_DEADLINE: Duration = Duration::from_hours(24);
+
 /// The most windows of a document.
 const MAX_WINDOWS: usize = 1_000;
 
@@ -171,14 +174,22 @@ fn keep_order() -> OnFailure {
     OnFailure::KeepOrder
 }
 
-/// A time above 0 of that many milliseconds.
+/// A deadline of that many milliseconds: above 0, [`LONGEST_DEADLINE`] at most.
 ///
 /// # Errors
 ///
 /// [`Error::OutOfRange`] for what is no such time.
 pub fn milliseconds(number: f64) -> Result<Duration> {
-    let time = Duration::try_from_secs_f64(number / 1e3).ok().filter(|time| !time.is_zero());
-    time.ok_or_else(|| out_of_range("the deadline", number, "a number of milliseconds above 0"))
+    let time = Duration::try_from_secs_f64(number / 1e3).ok().filter(is_deadline);
+    time.ok_or_else(|| {
+        let range = "a number of milliseconds above 0 and up to 86400000, which is a day";
+        out_of_range("the deadline", number, range)
+    })
+}
+
+/// Whether a time can be a deadline.
+fn is_deadline(time: &Duration) -> bool {
+    !time.is_zero() && *time <= LONGEST_DEADLINE
 }
 
 fn out_of_range(what: &'static str, value: impl ToString, range: &'static str) -> Error {
@@ -278,8 +289,9 @@ impl Setup {
         if top > depth {
             return Err(Error::TopExceedsDepth { top, depth });
         }
-        if self.deadline.is_some_and(|time| time.is_zero()) {
-            return Err(out_of_range("the deadline", 0, "a time above 0"));
+        if let Some(time) = self.deadline.filter(|time| !is_deadline(time)) {
+            let time = format!("{time:?}");
+            return Err(out_of_range("the deadline", &time, "a time above 0 and up to a day"));
         }
         if let Some(second) = &self.second_stage {
             second.check()?;

@@ -16,13 +16,19 @@ use serde_json::{Map, Value};
 use topshelf_core::{Error as CoreError, ListedDocument, MAX_QUERY_CHARS, SetupPatch};
 use utoipa::ToSchema;
 
-use super::{Dialect, of_body, ran, refuse_empty, with_status};
+use super::{Dialect, at_least_one, of_body, ran, refuse_empty, with_status};
 use crate::app::{self, App, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Ordered};
+use crate::rerank::{self, Asked, Number, Ordered};
 
 /// Documents times chunks have to stay below that.
 const MOST_CHUNKS: usize = 10_000;
+
+/// What is said of a list of fields that is empty.
+const NO_FIELDS: &str = "it must either contain at least one field or be omitted";
+
+/// The greatest number that stands for a priority, which is the lowest one.
+const LOWEST_PRIORITY: u16 = 999;
 
 /// A request of version 2.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -74,7 +80,7 @@ pub struct CohereRerankV1 {
 
 /// A document of version 1.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or an object")]
 pub enum CohereDocument {
     /// A text.
     Text(String),
@@ -164,6 +170,10 @@ pub(crate) async fn v2(State(app): State<Arc<App>>, request: Request) -> Respons
 async fn rerank_v2(app: &Arc<App>, request: Request) -> Result<Response> {
     let (head, body) = request.into_parts();
     let asked: CohereRerankV2 = app.read(body).await?;
+    if let Some(priority) = asked.priority.filter(|priority| *priority > LOWEST_PRIORITY) {
+        let reason = format!("{priority} is not from 0 to {LOWEST_PRIORITY}");
+        return Err(ServeError::WrongField { field: "priority".to_owned(), reason });
+    }
     let documents: Vec<ListedDocument> =
         asked.documents.into_iter().map(ListedDocument::from).collect();
     refuse_empty(&documents)?;
@@ -172,7 +182,7 @@ async fn rerank_v2(app: &Arc<App>, request: Request) -> Result<Response> {
         documents,
         patch: patch(Some(asked.model), &head.headers)?,
         top: asked.top_n,
-        tokens_per_document: asked.max_tokens_per_doc,
+        tokens_per_document: at_least_one("max_tokens_per_doc", asked.max_tokens_per_doc)?,
         ..Asked::default()
     };
     let ordered = rerank::run(app, &app::call(&head), asked).await?;
@@ -195,7 +205,7 @@ pub(super) async fn reranked_v1(app: &Arc<App>, head: &Parts, body: &[u8]) -> Re
     if fields.is_empty() {
         return Err(ServeError::WrongField {
             field: "rank_fields".to_owned(),
-            reason: "it must either contain at least one field or be omitted".to_owned(),
+            reason: NO_FIELDS.to_owned(),
         });
     }
     let documents: Vec<ListedDocument> =
@@ -207,7 +217,7 @@ pub(super) async fn reranked_v1(app: &Arc<App>, head: &Parts, body: &[u8]) -> Re
         documents,
         patch: patch(asked.model, &head.headers)?,
         top: asked.top_n,
-        tokens_per_document: asked.max_tokens_per_doc,
+        tokens_per_document: at_least_one("max_tokens_per_doc", asked.max_tokens_per_doc)?,
         ..Asked::default()
     };
     let ordered = rerank::run(app, &app::call(head), asked).await?;
@@ -250,9 +260,9 @@ fn reranked(
     version: &'static str,
     documents: Option<&[CohereDocument]>,
 ) -> Response {
-    let results = ordered.results.iter().map(|scored| CohereResult {
+    let results = ordered.numbered(Number::Relevance).map(|(scored, number)| CohereResult {
         index: scored.index,
-        relevance_score: scored.number(),
+        relevance_score: number,
         document: documents.map(|documents| documents[scored.index].returned()),
     });
     let body = CohereReranked {
@@ -263,7 +273,7 @@ fn reranked(
             billed_units: CohereUnits { search_units: ordered.documents.len().div_ceil(100) },
             warnings: ordered.warnings(),
         },
-        model: (version == "1").then(|| ordered.model.name.clone()),
+        model: (version == "1").then(|| ordered.model.clone()),
     };
     told(ran(ordered, Vec::new()), Json(body))
 }
@@ -283,17 +293,16 @@ pub(super) fn error(error: &ServeError) -> Response {
         ServeError::Core(CoreError::QueryTooLong { .. }) => {
             (400, format!("invalid request: query must have at most {MAX_QUERY_CHARS} characters"))
         }
-        ServeError::WrongField { field, .. } if field == "rank_fields" => (
+        ServeError::WrongField { reason, .. } if reason == NO_FIELDS => {
+            (400, format!("invalid request: rank_fields cannot be empty, {NO_FIELDS}"))
+        }
+        ServeError::TooManyDocuments { limit, .. } => (
             400,
-            "invalid request: rank_fields cannot be empty, it must either contain at least one \
-             field or be omitted"
-                .to_owned(),
-        ),
-        ServeError::TooManyDocuments { .. } => (
-            400,
-            "invalid request: number of total max chunks (number of documents * max chunks per \
-             doc) must be less than 10000"
-                .to_owned(),
+            format!(
+                "invalid request: number of total max chunks (number of documents * max chunks \
+                 per doc) must be less than {}",
+                limit + 1
+            ),
         ),
         ServeError::UnknownField { field, known } => {
             (422, format!("unknown field: parameter '{field}' is not a valid field. {known}"))
@@ -310,8 +319,9 @@ pub(super) fn error(error: &ServeError) -> Response {
         ServeError::WrongKey => (401, "invalid api token".to_owned()),
         other => {
             let status = other.status();
-            let whose = if status.is_client_error() { "invalid request: " } else { "" };
-            (status.as_u16(), format!("{whose}{other}"))
+            let is_invalid = matches!(status.as_u16(), 400 | 413 | 422);
+            let prefix = if is_invalid { "invalid request: " } else { "" };
+            (status.as_u16(), format!("{prefix}{other}"))
         }
     };
     with_status(status, CohereError { message })

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use topshelf_core::{ListedDocument, SetupPatch};
 use utoipa::ToSchema;
 
-use super::{Dialect, TextOrObject, of_body, ran, with_status};
+use super::{Dialect, TextOrObject, at_least_one, of_body, ran, with_status};
 use crate::app::{self, App, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Overlong};
+use crate::rerank::{self, Asked, Number, Overlong};
 
 /// A request.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -118,18 +118,18 @@ pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Resul
         patch: SetupPatch { rerank: asked.model, deadline, ..SetupPatch::default() },
         top: asked.top_n,
         overlong: Overlong::of_truncation(asked.truncation),
-        tokens_per_document: asked.max_doc_length,
+        tokens_per_document: at_least_one("max_doc_length", asked.max_doc_length)?,
         count_tokens: true,
     };
     let ordered = rerank::run(app, &app::call(head), asked).await?;
-    let results = ordered.results.iter().map(|scored| JinaResult {
+    let results = ordered.numbered(Number::Relevance).map(|(scored, number)| JinaResult {
         index: scored.index,
-        relevance_score: scored.number(),
+        relevance_score: number,
         document: with_texts
             .then(|| JinaDocument { text: ordered.documents[scored.index].text.clone() }),
     });
     let body = JinaReranked {
-        model: ordered.model.name.clone(),
+        model: ordered.model.clone(),
         object: "list",
         usage: TotalTokens { total_tokens: ordered.tokens },
         results: results.collect(),

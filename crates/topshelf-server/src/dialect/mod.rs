@@ -37,7 +37,8 @@ use topshelf_core::ListedDocument;
 use utoipa::ToSchema;
 
 use crate::app::{App, Ran, answer};
-use crate::error::{Result, ServeError};
+use crate::error::{Result, ServeError, whole_seconds};
+use crate::json;
 use crate::native;
 use crate::rerank::Ordered;
 
@@ -100,8 +101,7 @@ impl Dialect {
             Self::OpenAi => openai::error(error),
         };
         if let Some(after) = error.retry_after() {
-            let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+            response.headers_mut().insert(RETRY_AFTER, whole_seconds(after).into());
         }
         response.extensions_mut().insert(error.kind());
         response
@@ -158,8 +158,9 @@ fn with_status(status: u16, body: impl serde::Serialize) -> Response {
 
 /// What is told beside an answer. Warnings go into headers where the dialect has no place for them.
 pub(crate) fn ran(ordered: &Ordered, warnings: Vec<String>) -> Ran {
+    let is_answered = ordered.report.skipped.is_none();
     Ran {
-        model: ordered.model.name.clone(),
+        model: if is_answered { ordered.model.clone() } else { String::new() },
         took: ordered.took,
         warnings,
         retrievers: Vec::new(),
@@ -171,12 +172,12 @@ pub(crate) fn ran(ordered: &Ordered, warnings: Vec<String>) -> Ran {
 
 /// A text, or an object with one.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or an object with the field text")]
 pub enum TextOrObject {
     /// A text.
     Text(String),
     /// An object with a text.
-    Object(TextObject),
+    Object(#[serde(deserialize_with = "json::object")] TextObject),
 }
 
 /// An object with a text.
@@ -202,7 +203,7 @@ impl From<TextOrObject> for ListedDocument {
 
 /// One text or several.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or a list of texts")]
 pub enum OneOrMany {
     /// One.
     One(String),
@@ -217,6 +218,15 @@ impl OneOrMany {
             Self::Many(texts) => texts,
         }
     }
+}
+
+/// A number that means nothing below 1.
+fn at_least_one(field: &str, number: Option<usize>) -> Result<Option<usize>> {
+    if number == Some(0) {
+        let reason = "use 1 or more".to_owned();
+        return Err(ServeError::WrongField { field: field.to_owned(), reason });
+    }
+    Ok(number)
 }
 
 /// Some vendors refuse documents without text; which do, say so by this.

@@ -65,6 +65,19 @@ any_of! {
     /// An error of `/v1/rerank`.
     V1Error: cohere::CohereError, jina::Detail
 }
+any_of! {
+    /// A body of `/rerank`.
+    Rerank: tei::TeiRerank, vllm::VllmRerank
+}
+any_of! {
+    /// An answer of `/rerank`.
+    Reranked: tei::TeiRanks, vllm::VllmReranked
+}
+any_of! {
+    /// An error of `/rerank`.
+    RerankError: tei::TeiError, vllm::OpenAiError
+}
+
 /// The names of a body's fields.
 struct Fields(HashSet<String>);
 
@@ -156,8 +169,18 @@ pub(crate) async fn v1_rerank(State(app): State<Arc<App>>, request: Request) -> 
     answer(dialect, result)
 }
 
-/// `POST /rerank`.
-pub(super) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
+/// text-embeddings-inference's rerank with `texts`, vLLM's with `documents`.
+#[utoipa::path(
+    post, path = "/rerank", tag = "compatible",
+    request_body = Rerank,
+    responses(
+        (status = 200, description = "The texts, best first", body = Reranked),
+        (status = 401, description = "No key, or a wrong one"),
+        (status = "4XX", description = "What is wrong with the request", body = RerankError),
+        (status = "5XX", description = "What broke", body = RerankError),
+    )
+)]
+pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = match app.body(body).await {
         Ok(body) => body,

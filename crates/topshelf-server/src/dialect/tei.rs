@@ -17,8 +17,11 @@ use utoipa::ToSchema;
 use super::{Dialect, OneOrMany, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Overlong};
+use crate::rerank::{self, Asked, Number, Overlong};
 use crate::shelf::ModelRole;
+
+/// What `/info` says of a model that reads texts of any length: the largest number that every client can hold.
+const NO_LIMIT: usize = i32::MAX as usize;
 
 /// A request to rerank.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -38,6 +41,10 @@ pub struct TeiRerank {
     #[serde(default)]
     pub return_text: bool,
 }
+
+/// An answer: best first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TeiRanks(pub Vec<TeiRank>);
 
 /// A text's place.
 #[derive(Debug, Serialize, ToSchema)]
@@ -93,18 +100,8 @@ pub struct TeiError {
     pub error_type: &'static str,
 }
 
-/// text-embeddings-inference's rerank. A body with `documents` is vLLM's: `/vllm/v1/rerank` has its shapes.
-#[utoipa::path(
-    post, path = "/rerank", tag = "compatible",
-    request_body = TeiRerank,
-    responses(
-        (status = 200, description = "The texts, best first", body = [TeiRank]),
-        (status = 401, description = "No key, or a wrong one"),
-        (status = "4XX", description = "What is wrong with the request", body = TeiError),
-        (status = "5XX", description = "What broke", body = TeiError),
-    )
-)]
-pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
+/// `POST /tei/rerank`.
+pub(super) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Response {
     of_body(&app, request, Dialect::Tei, reranked).await
 }
 
@@ -112,7 +109,7 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: TeiRerank = app::parse(body)?;
     right_only(asked.truncation_direction.as_deref())?;
-    let (raw, with_texts) = (asked.raw_scores, asked.return_text);
+    let (number, with_texts) = (Number::raw_if(asked.raw_scores), asked.return_text);
     let deadline = app::deadline(&head.headers)?;
     let asked = Asked {
         query: asked.query,
@@ -122,16 +119,15 @@ pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Resul
         ..Asked::default()
     };
     let ordered = rerank::run(app, &app::call(head), asked).await?;
-    let ranks: Vec<TeiRank> = ordered
-        .results
-        .iter()
-        .map(|scored| TeiRank {
+    let ranks = ordered
+        .numbered(number)
+        .map(|(scored, score)| TeiRank {
             index: scored.index,
             text: with_texts.then(|| ordered.documents[scored.index].text.clone()),
-            score: rerank::as_wanted(scored, raw),
+            score,
         })
         .collect();
-    Ok(told(ran(&ordered, ordered.warnings()), Json(ranks)))
+    Ok(told(ran(&ordered, ordered.warnings()), Json(TeiRanks(ranks))))
 }
 
 fn right_only(direction: Option<&str>) -> Result<()> {
@@ -216,13 +212,13 @@ pub(super) async fn vectors(
 ) -> Result<Vec<Vec<f32>>> {
     let (given, limit) = (texts.len(), app.options.limits.documents);
     if given == 0 {
-        return Err(ServeError::NoDocuments);
+        return Err(ServeError::NoTexts);
     }
     if given > limit {
         return Err(ServeError::TooManyDocuments { given, limit });
     }
     if let Some(index) = texts.iter().position(|text| text.trim().is_empty()) {
-        return Err(ServeError::EmptyDocument { index });
+        return Err(ServeError::EmptyText { index });
     }
     let work = texts.iter().map(|text| text.len().min(rerank::LONGEST) as u64).sum();
     let permit = app.admission.admit(work)?;
@@ -251,7 +247,7 @@ pub(crate) async fn info(State(app): State<Arc<App>>) -> Response {
         model_sha: Some(card.fingerprint),
         model_type: serde_json::json!({ "reranker": {} }),
         model_dtype: card.engine,
-        max_input_length: card.max_tokens.unwrap_or(usize::MAX),
+        max_input_length: card.max_tokens.unwrap_or(NO_LIMIT),
         max_client_batch_size: app.options.limits.documents,
         version: env!("CARGO_PKG_VERSION"),
     };
@@ -265,11 +261,12 @@ pub(super) fn error(error: &ServeError) -> Response {
         ServeError::NoKey | ServeError::WrongKey => {
             return axum::http::StatusCode::UNAUTHORIZED.into_response();
         }
-        ServeError::NoDocuments => (400, "Empty"),
+        ServeError::NoDocuments | ServeError::NoTexts => (400, "Empty"),
         ServeError::Overloaded { .. } | ServeError::RateLimited { .. } => (429, "Overloaded"),
         ServeError::ShuttingDown => (503, "Unhealthy"),
         ServeError::BodyTooLarge { .. } => (413, "Validation"),
         ServeError::NoRoute { .. } => (404, "Validation"),
+        ServeError::ForeignOrigin { .. } => (403, "Validation"),
         ServeError::WrongMethod { .. } => (405, "Validation"),
         ServeError::BodyNotRead { .. } => (408, "Validation"),
         ServeError::Core(core) if core.blame() == Blame::Failure => (424, "Backend"),
@@ -278,6 +275,7 @@ pub(super) fn error(error: &ServeError) -> Response {
     };
     let message = match error {
         ServeError::NoDocuments => "`texts` cannot be empty".to_owned(),
+        ServeError::NoTexts => "`inputs` cannot be empty".to_owned(),
         ServeError::TooManyDocuments { given, limit } => {
             format!("batch size {given} > maximum allowed batch size {limit}")
         }

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use super::{Dialect, OneOrMany, TextOrObject, of_body, ran, with_status};
 use crate::app::{self, App, Ran, answer, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked};
+use crate::rerank::{self, Asked, Number};
 
 /// A request to rerank.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -57,9 +57,9 @@ impl VllmRerank {
         })
     }
 
-    /// Whether scores come as the model gives them.
-    fn is_raw(&self) -> bool {
-        self.raw_scores || self.use_activation == Some(false)
+    /// Which number a result has.
+    fn number(&self) -> Number {
+        Number::raw_if(self.raw_scores || self.use_activation == Some(false))
     }
 }
 
@@ -221,19 +221,19 @@ pub(crate) async fn rerank(State(app): State<Arc<App>>, request: Request) -> Res
 pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Result<Response> {
     let asked: VllmRerank = app::parse(body)?;
     let with_texts = asked.return_documents.unwrap_or(true);
-    let raw = asked.is_raw();
+    let number = asked.number();
     let ordered = rerank::run(app, &app::call(head), asked.in_words(&head.headers)?).await?;
-    let results = ordered.results.iter().map(|scored| VllmResult {
+    let results = ordered.numbered(number).map(|(scored, relevance_score)| VllmResult {
         index: scored.index,
         document: with_texts
             .then(|| VllmDocument { text: ordered.documents[scored.index].text.clone() }),
-        relevance_score: rerank::as_wanted(scored, raw),
+        relevance_score,
     });
     let body = VllmReranked {
         id: format!("rerank-{}", app::random_id()),
         object: "rerank",
         created: now(),
-        model: ordered.model.name.clone(),
+        model: ordered.model.clone(),
         usage: VllmUsage { prompt_tokens: ordered.tokens, total_tokens: ordered.tokens },
         results: results.collect(),
     };
@@ -259,7 +259,7 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
     let (head, body) = request.into_parts();
     let deadline = app::deadline(&head.headers)?;
     let asked: VllmScore = app.read(body).await?;
-    let raw = asked.use_activation == Some(false);
+    let number = Number::raw_if(asked.use_activation == Some(false));
     let (left, right) = (asked.text_1.into_vec(), asked.text_2.into_vec());
     if left.len() != 1 && left.len() != right.len() {
         return Err(ServeError::WrongField {
@@ -296,13 +296,15 @@ async fn scored(app: &Arc<App>, request: Request) -> Result<Response> {
     for asked in groups {
         let ordered = rerank::run(app, &app::call(&head), asked).await?;
         let mut own = vec![0.0; ordered.documents.len()];
-        for scored in &ordered.results {
-            own[scored.index] = rerank::as_wanted(scored, raw);
+        for (scored, score) in ordered.numbered(number) {
+            own[scored.index] = score;
         }
         scores.extend(own);
+        // There may be many groups, and they make no order; so only the pairs are counted.
+        app.metrics.reranked(&ordered.report);
         tokens += ordered.tokens;
         warnings.extend(ordered.warnings());
-        model = ordered.model.name;
+        model = ordered.model;
     }
     let data = scores.into_iter().enumerate();
     let data = data.map(|(index, score)| VllmScored { index, object: "score", score });
@@ -325,17 +327,17 @@ pub(super) async fn infinity(State(app): State<Arc<App>>, request: Request) -> R
 async fn reranked_as_infinity(app: &Arc<App>, request: Request) -> Result<Response> {
     let (head, body) = request.into_parts();
     let asked: VllmRerank = app.read(body).await?;
-    let (with_texts, raw) = (asked.return_documents == Some(true), asked.is_raw());
+    let (with_texts, number) = (asked.return_documents == Some(true), asked.number());
     let ordered = rerank::run(app, &app::call(&head), asked.in_words(&head.headers)?).await?;
-    let results = ordered.results.iter().map(|scored| InfinityResult {
-        relevance_score: rerank::as_wanted(scored, raw),
+    let results = ordered.numbered(number).map(|(scored, relevance_score)| InfinityResult {
+        relevance_score,
         index: scored.index,
         document: with_texts.then(|| ordered.documents[scored.index].text.clone()),
     });
     let body = InfinityReranked {
         object: "rerank",
         results: results.collect(),
-        model: ordered.model.name.clone(),
+        model: ordered.model.clone(),
         usage: VllmUsage { prompt_tokens: ordered.tokens, total_tokens: ordered.tokens },
         id: format!("infinity-{}", app::random_id()),
         created: now(),

@@ -16,7 +16,7 @@ use super::jina::{Detail, TotalTokens};
 use super::{Dialect, of_body, ran, with_status};
 use crate::app::{self, App, told};
 use crate::error::{Result, ServeError};
-use crate::rerank::{self, Asked, Overlong};
+use crate::rerank::{self, Asked, Number, Overlong};
 
 /// A request.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -90,15 +90,15 @@ pub(super) async fn reranked(app: &Arc<App>, head: &Parts, body: &[u8]) -> Resul
         ..Asked::default()
     };
     let ordered = rerank::run(app, &app::call(head), asked).await?;
-    let data = ordered.results.iter().map(|scored| VoyageResult {
+    let data = ordered.numbered(Number::Relevance).map(|(scored, number)| VoyageResult {
         index: scored.index,
-        relevance_score: scored.number(),
+        relevance_score: number,
         document: with_texts.then(|| ordered.documents[scored.index].text.clone()),
     });
     let body = VoyageReranked {
         object: "list",
         data: data.collect(),
-        model: ordered.model.name.clone(),
+        model: ordered.model.clone(),
         usage: TotalTokens { total_tokens: ordered.tokens },
     };
     Ok(told(ran(&ordered, ordered.warnings()), Json(body)))

@@ -1,5 +1,6 @@
 //! `POST /v1/context`: a prompt from passages of the request, for those who retrieve elsewhere.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -14,6 +15,7 @@ use crate::answer::PromptAnswer;
 use crate::app::{App, answer};
 use crate::dialect::Dialect;
 use crate::error::{Result, ServeError};
+use crate::json;
 
 /// How a prompt is made.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -39,9 +41,10 @@ pub struct ContextRequest {
     #[schema(min_length = 1)]
     pub query: String,
     /// The passages, best first.
+    #[serde(deserialize_with = "json::objects")]
     pub passages: Vec<PassageGiven>,
     /// How the prompt is made.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub prompt: PromptOptions,
 }
 
@@ -72,11 +75,14 @@ impl PromptOptions {
         let near_duplicate = self.near_duplicate.unwrap_or(usual.near_duplicate);
         if self.budget == Some(0) {
             let reason = "give 1 token or more".to_owned();
-            return Err(ServeError::WrongField { field: "budget".to_owned(), reason });
+            return Err(ServeError::WrongField { field: "prompt.budget".to_owned(), reason });
         }
         if near_duplicate < 0.0 {
             let reason = format!("{near_duplicate} is not a number of 0 or more");
-            return Err(ServeError::WrongField { field: "near_duplicate".to_owned(), reason });
+            return Err(ServeError::WrongField {
+                field: "prompt.near_duplicate".to_owned(),
+                reason,
+            });
         }
         Ok(ContextOptions {
             token_budget: self.budget.unwrap_or(usual.token_budget),
@@ -107,6 +113,17 @@ async fn packed(app: &App, request: Request) -> Result<Response> {
     if given > limit {
         return Err(ServeError::TooManyDocuments { given, limit });
     }
+    let options = request.prompt.over(ContextOptions::default())?;
+    let mut ids = HashSet::new();
+    for (place, given) in request.passages.iter().enumerate() {
+        let id = given.id.clone().unwrap_or_else(|| place.to_string());
+        if ids.contains(&id) {
+            let (field, reason) =
+                (format!("passages[{place}].id"), format!("\"{id}\" is there twice"));
+            return Err(ServeError::WrongField { field, reason });
+        }
+        ids.insert(id);
+    }
     let passages = request.passages.into_iter().enumerate().map(|(place, given)| {
         let id = given.id.unwrap_or_else(|| place.to_string());
         let mut passage = Passage::standalone(id, given.title, given.text);
@@ -115,11 +132,6 @@ async fn packed(app: &App, request: Request) -> Result<Response> {
         (Arc::new(passage), -(place as f32))
     });
     let ranking = Ranking::new("given", Scale::Rank, passages)?;
-    let context = Context::pack(
-        query.text(),
-        &ranking,
-        &request.prompt.over(ContextOptions::default())?,
-        &estimate_tokens,
-    )?;
+    let context = Context::pack(query.text(), &ranking, &options, &estimate_tokens)?;
     Ok(Json(PromptAnswer::from(&context)).into_response())
 }

@@ -12,6 +12,7 @@ use super::ErrorAnswer;
 use crate::app::{App, answer};
 use crate::dialect::Dialect;
 use crate::error::{Result, ServeError};
+use crate::json;
 use crate::shelf::{AddedDocuments, Document, IndexCard, ModelCard, RemovedDocuments};
 
 /// Documents for an index.
@@ -21,6 +22,7 @@ pub struct AddRequest {
     /// The index; the server's first if that is not said.
     pub index: Option<String>,
     /// The documents; one whose id is there replaces the other.
+    #[serde(deserialize_with = "json::objects")]
     pub documents: Vec<Document>,
 }
 
@@ -170,5 +172,9 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     let app = Arc::clone(app);
     let done = tokio::task::spawn_blocking(move || work(&app)).await;
-    done.unwrap_or_else(|error| Err(ServeError::Failed { reason: error.to_string() }))
+    done.unwrap_or_else(|error| {
+        tracing::error!(%error, "a change of an index broke off");
+        let reason = "the change broke off; the server's log says why".to_owned();
+        Err(ServeError::Failed { reason })
+    })
 }

@@ -9,7 +9,6 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use topshelf_core::setup::milliseconds;
 use topshelf_core::{ListedDocument, OnFailure, SetupPatch, Survivors, TokenVectorUse};
 use utoipa::ToSchema;
 
@@ -17,6 +16,7 @@ use crate::answer::{SecondStageRan, Span};
 use crate::app::{self, App, answer, told};
 use crate::dialect::{Dialect, ran};
 use crate::error::{Result, ServeError};
+use crate::json;
 use crate::rerank::{self, Asked, Ordered, Overlong};
 
 /// The most steps of a cascade after the first.
@@ -63,7 +63,7 @@ pub struct RerankingRequest {
     /// The reranker's name or alias, or `none`.
     pub model: Option<String>,
     /// More expensive rerankers for the best of the one before.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::objects")]
     pub then: Vec<SurvivorsRequest>,
     /// What is read of documents longer than the reranker's window: `windows` or `head`.
     pub long_documents: Option<String>,
@@ -86,7 +86,7 @@ pub struct RerankingRequest {
     /// Whether late interaction encodes the candidates of an index that has their token vectors.
     pub encode_again: Option<bool>,
     /// The best order there is after so many milliseconds.
-    #[schema(exclusive_minimum = 0.0)]
+    #[schema(exclusive_minimum = 0.0, maximum = 86_400_000.0)]
     pub deadline_ms: Option<f64>,
     /// Whether it is an error if no reranker answers.
     pub strict: Option<bool>,
@@ -94,12 +94,12 @@ pub struct RerankingRequest {
 
 /// A document: a text, or a text with a title.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or an object with the field text")]
 pub enum DocumentGiven {
     /// A text.
     Text(String),
     /// A text with a title.
-    Titled(TitledText),
+    Titled(#[serde(deserialize_with = "json::object")] TitledText),
 }
 
 /// A text with a title.
@@ -166,12 +166,8 @@ impl RerankingRequest {
                 format!("{} steps are more than the {STEPS} that are taken", self.then.len());
             return Err(ServeError::WrongField { field: "then".to_owned(), reason });
         }
-        let deadline = self.deadline_ms.map(|number| {
-            milliseconds(number).map_err(|_| ServeError::WrongField {
-                field: "deadline_ms".to_owned(),
-                reason: "give a number of milliseconds above 0".to_owned(),
-            })
-        });
+        let deadline =
+            self.deadline_ms.map(|number| app::milliseconds("deadline_ms", number)).transpose()?;
         let then = self.then.into_iter();
         Ok(SetupPatch {
             rerank: self.model,
@@ -186,7 +182,7 @@ impl RerankingRequest {
             token_vectors: self
                 .encode_again
                 .map(|again| if again { TokenVectorUse::Encode } else { TokenVectorUse::Stored }),
-            deadline: deadline.transpose()?.or(of_head),
+            deadline: deadline.or(of_head),
             on_failure: self
                 .strict
                 .map(|strict| if strict { OnFailure::Fail } else { OnFailure::KeepOrder }),
@@ -265,7 +261,7 @@ impl RerankAnswer {
         });
         Self {
             results: results.collect(),
-            model: ordered.model.name.clone(),
+            model: ordered.model.clone(),
             scale: ordered.scale.to_string(),
             second_stage: SecondStageRan::from(&ordered.report),
             warnings: ordered.warnings(),

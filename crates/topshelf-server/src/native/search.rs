@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
 use topshelf_core::report::retrieval_notes;
 use topshelf_core::{
-    Answer, Call, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking, Setup,
+    Answer, Call, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking,
     SetupPatch, TokenMatch,
 };
 use tracing::Instrument as _;
@@ -31,6 +31,7 @@ use crate::answer::{PromptAnswer, RunReport, SearchHit};
 use crate::app::{self, App, Ran, answer, told};
 use crate::dialect::Dialect;
 use crate::error::{Result, ServeError};
+use crate::json;
 use crate::shadow;
 
 /// Bytes of a passage, for the estimate of a search's work before it has found any.
@@ -79,6 +80,7 @@ pub struct SearchRequest {
     #[serde(default)]
     pub return_candidates: bool,
     /// A prompt from the results.
+    #[serde(default, deserialize_with = "json::optional_object")]
     pub prompt: Option<PromptOptions>,
     /// Whether the first stage's order is sent ahead, as server-sent events.
     #[serde(default)]
@@ -119,7 +121,9 @@ struct Search {
     query: Query,
     pipeline: Pipeline,
     request: SearchRequest,
-    setup: Setup,
+    prompt: Option<ContextOptions>,
+    /// Results.
+    top: usize,
     permit: Permit,
     /// Begun when the request had been read: a deadline counts from there.
     call: Call,
@@ -152,7 +156,7 @@ async fn found(app: &Arc<App>, request: Request) -> Result<Response> {
 async fn prepare(app: &App, request: Request) -> Result<Search> {
     let (head, body) = request.into_parts();
     let of_head = app::deadline(&head.headers)?;
-    let request: SearchRequest = app.read(body).await?;
+    let mut request: SearchRequest = app.read(body).await?;
     let mut query = Query::new(&request.query)?;
     if let Some(filter) = &request.filter {
         query = query.with_filter(Filter::parse(filter)?);
@@ -172,11 +176,12 @@ async fn prepare(app: &App, request: Request) -> Result<Search> {
         ..request.reranking.clone().patch(of_head)?
     };
     let setup = app.shelf.setup(&patch)?;
+    let prompt = request.prompt.take().map(|own| own.over(setup.context.clone())).transpose()?;
     let pipeline = app.shelf.pipeline(request.index.as_deref(), &setup)?;
     let reads = if pipeline.second_stage().is_some() { setup.first_stage.depth } else { 1 };
     let permit = app.admission.admit((reads as u64).saturating_mul(PASSAGE))?;
     let call = app::call(&head).part();
-    Ok(Search { query, pipeline, request, setup, permit, call })
+    Ok(Search { query, pipeline, request, prompt, top: setup.top, permit, call })
 }
 
 fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
@@ -198,7 +203,7 @@ fn check_numbers(request: &SearchRequest, limit: usize) -> Result<()> {
 
 impl Search {
     async fn finish(self, app: &Arc<App>, candidates: Candidates) -> Result<(Ran, SearchResponse)> {
-        let Self { query, pipeline, request, setup, permit, call } = self;
+        let Self { query, pipeline, request, prompt, permit, call, .. } = self;
         let found = pipeline.rerank(&call, &query, candidates).await?;
         let explained = if request.explain {
             explain(&call, &pipeline, &query, &found).await?
@@ -210,10 +215,9 @@ impl Search {
         let best: Vec<&str> =
             found.ranking.hits().iter().map(|hit| hit.passage.id.as_str()).collect();
         shadow::look(app, &query, passages, &best);
-        let prompt = request
-            .prompt
-            .map(|options| prompt(&query, &found, options, setup.context))
-            .transpose()?;
+        let pack =
+            |options| Context::pack(query.text(), &found.ranking, &options, &estimate_tokens);
+        let prompt = prompt.map(pack).transpose()?;
         let profile = app.shelf.profile();
         let report = RunReport { profile, ..RunReport::from(&found.report) };
         let model = report.reranker.as_ref().map(|ran| ran.model.clone()).unwrap_or_default();
@@ -222,7 +226,7 @@ impl Search {
             query: query.text().to_owned(),
             hits: hits(&found.ranking, usize::MAX, &explained),
             candidates: request.return_candidates.then(|| hits(&found.candidates, usize::MAX, &[])),
-            prompt,
+            prompt: prompt.as_ref().map(PromptAnswer::from),
             report,
         };
         let ran = Ran {
@@ -241,7 +245,7 @@ impl Search {
 /// The first stage's order now, the rest as it comes. The work is withdrawn with the stream.
 fn streamed(app: Arc<App>, search: Search, candidates: Candidates) -> Response {
     let first = FirstOrder {
-        hits: hits(&candidates.ranking, search.setup.top, &[]),
+        hits: hits(&candidates.ranking, search.top, &[]),
         candidates: candidates.ranking.len(),
     };
     let rest = async move {
@@ -297,15 +301,4 @@ fn hits(ranking: &Ranking, top: usize, explained: &[Vec<TokenMatch>]) -> Vec<Sea
         SearchHit::new(place + 1, hit, ranking.scale()).with_matches(matches)
     };
     ranking.hits().iter().take(top).enumerate().map(told).collect()
-}
-
-fn prompt(
-    query: &Query,
-    found: &Answer,
-    options: PromptOptions,
-    usual: ContextOptions,
-) -> Result<PromptAnswer> {
-    let options = options.over(usual)?;
-    let context = Context::pack(query.text(), &found.ranking, &options, &estimate_tokens)?;
-    Ok(PromptAnswer::from(&context))
 }
