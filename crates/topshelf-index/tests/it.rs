@@ -2,6 +2,8 @@
 
 #[path = "it/bm25.rs"]
 mod bm25;
+#[path = "it/chunking.rs"]
+mod chunking;
 #[path = "it/compaction.rs"]
 mod compaction;
 #[path = "it/crash.rs"]

@@ -101,8 +101,9 @@ pub use topshelf_eval as eval;
 pub use topshelf_index::{
     AddEvent, AddOptions, AddReport, Bm25Options, Bm25Retriever, DenseRetriever, EmbedderInfo,
     FileEntry, GivenDocument, Index, IndexError, Language, LateOptions, LateRetriever, Models,
-    Precision, Settings, Stats, StoredTokens, Tier, TokenStats, TokenVectorInfo, Totals, Writer,
-    add, add_documents, analyse, check, chunk, graph, ingest, remove, remove_documents,
+    OtherChunking, Precision, Settings, Stats, StoredTokens, Tier, TokenStats, TokenVectorInfo,
+    Totals, Writer, add, add_documents, analyse, check, chunk, graph, ingest, remove,
+    remove_documents,
 };
 pub use topshelf_llm as llm;
 pub use topshelf_models::{

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use anyhow::Result;
-use topshelf::chunk::ChunkOptions;
 use topshelf::{
     AddOptions, BiEncoder, Embedder, GivenDocument, Index, IndexError, LateInteraction, Models,
     Writer,
@@ -97,9 +96,9 @@ impl ServedIndex {
             embedder: self.embedder.as_deref().map(|own| own as &dyn Embedder),
             tokens: self.tokens.as_deref().map(|own| own as _),
         };
-        let options = AddOptions { chunk: Some(ChunkOptions::default()), ..AddOptions::default() };
         let writer = Writer::open(&self.dir).map_err(failed)?;
-        let report = topshelf::add_documents(writer, given.collect(), models, &options);
+        let report =
+            topshelf::add_documents(writer, given.collect(), models, &AddOptions::default());
         let report = report.map_err(failed)?;
         self.reload().map_err(failed)?;
         let skipped = report.skipped.iter().map(|skipped| Notice {
