@@ -14,6 +14,8 @@ mod damage;
 mod dense;
 #[path = "it/filters.rs"]
 mod filters;
+#[path = "it/formats.rs"]
+mod formats;
 #[path = "it/graph.rs"]
 mod graph;
 #[path = "it/late.rs"]

@@ -1,11 +1,12 @@
 //! `index add` cuts as the index does, and says what other options mean.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::json::validate;
-use super::program::{Outcome, run, write};
+use super::program::{Outcome, copy_folder, run, write};
 
 /// Adds to an index without vectors, so that no model is needed.
 fn add(dir: &Path, arguments: &[&str]) -> Outcome {
@@ -107,4 +108,29 @@ fn other_options_are_explained_and_hold_from_then_on() {
     assert_eq!(stats(dir)["chunking"], json!({"whole": true}));
     let back = add_json(dir, &["docs", "--chunk", "128", "--overlap", "16"]);
     assert_eq!((&back["files_recut"], &back["files_updated"]), (&json!(2), &json!(2)));
+}
+
+#[test]
+fn what_an_older_version_has_not_recorded_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let formats =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../topshelf-index/tests/data/formats");
+    copy_folder(&formats.join("format-3"), &dir.join("i"));
+    let old = stats(dir);
+    let default = json!({"whole": false, "max_tokens": 256, "overlap_tokens": 32});
+    assert_eq!((&old["format"], &old["chunking"]), (&json!(3), &default));
+    assert_eq!(old["other_chunking"]["unrecorded_files"], 0, "they are cut as by default");
+
+    // As it is once other lengths have been asked for.
+    let meta = dir.join("i/text/meta.json");
+    let mut value: Value = serde_json::from_str(&fs::read_to_string(&meta).unwrap()).unwrap();
+    let mut state: Value = serde_json::from_str(value["payload"].as_str().unwrap()).unwrap();
+    state["format"] = json!(4);
+    state["settings"]["chunking"] = json!("128/0");
+    value["payload"] = state.to_string().into();
+    fs::write(&meta, value.to_string()).unwrap();
+    assert_eq!(stats(dir)["other_chunking"]["unrecorded_files"], 3);
+    let table = run(dir, &["index", "stats", "--index", "i"]).success();
+    assert!(table.contains("added 3 files and did not record how they are cut"), "{table}");
 }
