@@ -102,6 +102,14 @@ impl Call {
         Self { account: Arc::clone(&self.account), due: Some(due) }
     }
 
+    /// The same call, whose answer is wanted within `time` from its beginning, if that is limited.
+    #[must_use]
+    pub fn due_within(&self, time: Option<Duration>) -> Self {
+        // What a clock cannot count to is no limit.
+        let due = time.and_then(|time| self.began().checked_add(time));
+        due.map_or_else(|| self.clone(), |due| self.due_at(due))
+    }
+
     /// The moment after which the answer is not wanted any more; `None` for no limit.
     pub fn due(&self) -> Option<Instant> {
         self.due
@@ -217,6 +225,10 @@ mod tests {
         assert_eq!(call.due_at(soon).part().due(), Some(soon), "a part has the same deadline");
         assert_eq!(call.due_at(soon).time_left(), Some(Duration::ZERO));
         assert_eq!(call.due(), None, "the call itself has no other deadline than before");
+        let time = Duration::from_millis(5);
+        assert_eq!(call.due_within(Some(time)).due(), Some(call.began() + time));
+        assert_eq!(call.due_within(None).due(), None);
+        assert_eq!(call.due_within(Some(Duration::MAX)).due(), None);
     }
 
     #[test]

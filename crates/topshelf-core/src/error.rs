@@ -245,6 +245,15 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// A stage did not answer in time.
+    #[error("{stage} did not answer within {milliseconds:.0} ms, when the time for it was over")]
+    TooLate {
+        /// The stage concerned.
+        stage: String,
+        /// How long it was waited for.
+        milliseconds: f64,
+    },
+
     /// A failure before which something was spent.
     #[error("{source}; spent until then: {usage}")]
     AfterSpending {
@@ -276,9 +285,34 @@ impl Error {
         Self::UnknownName { what, given: given.chars().take(60).collect(), known: known.join(", ") }
     }
 
-    /// Whether it is a reranker that failed, so that another may stand in for it.
-    pub(crate) fn is_of_reranker(&self) -> bool {
-        matches!(self, Self::Stage { .. } | Self::ScoreCount { .. } | Self::NotFinite { .. })
+    /// Whether it is a stage that failed, so that others may answer without it.
+    pub(crate) fn is_of_stage(&self) -> bool {
+        matches!(
+            self,
+            Self::Stage { .. }
+                | Self::ScoreCount { .. }
+                | Self::NotFinite { .. }
+                | Self::DuplicatePassage { .. }
+                | Self::TooLate { .. }
+        )
+    }
+
+    /// Whether it is that nothing answered in time.
+    pub fn is_too_late(&self) -> bool {
+        match self {
+            Self::TooLate { .. } => true,
+            Self::AfterSpending { source, .. } => source.is_too_late(),
+            _ => false,
+        }
+    }
+
+    /// Why, for a sentence that already names the stage.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Stage { source, .. } => source.to_string(),
+            Self::NothingToLookUp { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        }
     }
 
     /// Whose fault this error is.
@@ -304,9 +338,10 @@ impl Error {
             | Self::CannotFit { .. }
             | Self::Filter { .. }
             | Self::Template { .. } => Blame::Caller,
-            Self::NotFinite { .. } | Self::DuplicatePassage { .. } | Self::ScoreCount { .. } => {
-                Blame::Failure
-            }
+            Self::NotFinite { .. }
+            | Self::DuplicatePassage { .. }
+            | Self::ScoreCount { .. }
+            | Self::TooLate { .. } => Blame::Failure,
             Self::Stage { blame, .. } => *blame,
             Self::AfterSpending { source, .. } => source.blame(),
         }

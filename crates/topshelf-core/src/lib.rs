@@ -3,8 +3,8 @@
 //! Every arrow of the pipeline carries a [`Ranking`]: one query's candidates in one total
 //! order. A [`Retriever`] makes one, [`Fusion`] merges several, a [`Reranker`] answers
 //! scores that reorder one, and [`Context`] packs the top of one into a prompt. The
-//! [`Pipeline`] runs them in that order and reports what ran; when and how rerankers are used is
-//! the [`SecondStage`]'s [`Policy`].
+//! [`Pipeline`] is a [`FirstStage`] and, if wanted, a [`SecondStage`], and reports what ran; when and
+//! how rerankers are used is the second stage's [`Policy`]. A [`Call`] goes through all of it.
 //!
 //! Where to look:
 //!
@@ -20,6 +20,7 @@
 //! | the description of a pipeline, and changes to it | [`setup`] |
 //! | retrieve, fuse, rerank, report | [`pipeline`], [`report`], [`note`] |
 //! | a list of given documents, ranked | [`list`] |
+//! | retrievers asked together, and what happens where one has no answer | [`first_stage`] |
 //! | cascade, deadline, threshold, and the order of the policies | [`second_stage`] |
 //! | whether reranking is worth it for a query | [`gate`] |
 //! | rerank score and first stage's score put together | [`blend`] |
@@ -37,6 +38,7 @@ pub mod context;
 pub mod early_stop;
 mod error;
 pub mod filter;
+pub mod first_stage;
 pub mod fuse;
 pub mod gate;
 pub mod language_model;
@@ -62,6 +64,7 @@ pub use context::{Context, ContextOptions, Source};
 pub use early_stop::EarlyStop;
 pub use error::{Blame, Error, Result};
 pub use filter::Filter;
+pub use first_stage::{Candidates, FirstStage};
 pub use fuse::{Fusion, Normalisation};
 pub use gate::{Gate, GateReport, GateSignal};
 pub use language_model::{
@@ -70,9 +73,11 @@ pub use language_model::{
 pub use list::{ListedDocument, RankedDocument, RankedList};
 pub use note::Note;
 pub use passage::{MAX_QUERY_CHARS, Metadata, Passage, Query};
-pub use pipeline::{Answer, Candidates, Pipeline, PipelineBuilder};
+pub use pipeline::{Answer, Pipeline, PipelineBuilder};
 pub use ranking::{Hit, Ranking, Signal};
-pub use report::{Report, RerankFailure, RerankReport, RetrieverReport, SecondStageReport};
+pub use report::{
+    Report, RerankFailure, RerankReport, RetrieverOutcome, RetrieverReport, SecondStageReport,
+};
 pub use score::Scale;
 pub use second_stage::{OnFailure, Policy, SecondStage};
 pub use setup::{

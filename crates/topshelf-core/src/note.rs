@@ -5,13 +5,18 @@
 use std::fmt;
 
 use crate::language_model::Usage;
-use crate::report::{Report, SecondStageReport, Skipped};
+use crate::report::{Report, SecondStageReport, Skipped, retrieval_notes};
 use crate::robust::LONG_QUERY;
 
 /// One thing to know about an answer.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Note {
+    /// A retriever did not answer; the sentence is [`retrieval_notes`]'.
+    Retrieval {
+        /// Which, why, and whose the candidates are.
+        sentence: String,
+    },
     /// The gate found the first stage clear.
     Clear {
         /// What it read.
@@ -99,6 +104,7 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Retrieval { sentence } => f.write_str(sentence),
             Self::Clear { signal, value, threshold } => write!(
                 f,
                 "not reranked: the first stage is clear ({signal} is {value:.4}, the gate opens below {threshold})"
@@ -166,7 +172,10 @@ fn were(candidates: usize) -> String {
 impl Report {
     /// What a reader has to know.
     pub fn notes(&self) -> Vec<Note> {
-        self.second_stage.as_ref().map_or_else(Vec::new, SecondStageReport::notes)
+        let sentences = retrieval_notes(&self.retrievers).into_iter();
+        let missing = sentences.map(|sentence| Note::Retrieval { sentence });
+        let second = self.second_stage.iter().flat_map(SecondStageReport::notes);
+        missing.chain(second).collect()
     }
 }
 

@@ -1,40 +1,47 @@
 //! Retrieve, fuse, rerank, report: [`Pipeline`].
 //!
-//! Every answer says in its [`Report`] what ran. What happens between candidates and answer is in
-//! [`crate::second_stage`].
+//! Every answer says in its [`Report`] what ran. How candidates are found is in [`crate::first_stage`],
+//! what happens between candidates and answer in [`crate::second_stage`]. A deadline covers both.
 
 use std::sync::Arc;
-use std::time::Instant;
-
-use tracing::Instrument as _;
-use tracing::field::Empty;
+use std::time::Duration;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::first_stage::{BEFORE_RERANKING, Candidates, FirstStage};
 use crate::fuse::Fusion;
 use crate::passage::Query;
 use crate::ranking::Ranking;
-use crate::report::{Report, RetrieverReport};
-use crate::second_stage::SecondStage;
+use crate::report::Report;
+use crate::second_stage::{OnFailure, SecondStage};
 use crate::stage::{Reranker, Retriever};
+
+/// Passages in an answer unless set.
+const TOP: usize = 10;
 
 /// A first stage of one or more retrievers and an optional second stage.
 ///
 /// Built by [`Pipeline::builder`]; cheap to clone.
 #[derive(Clone)]
 pub struct Pipeline {
-    retrievers: Vec<Arc<dyn Retriever>>,
-    fusion: Fusion,
+    first_stage: FirstStage,
     second_stage: Option<SecondStage>,
-    depth: usize,
     top: usize,
+    /// From the question to the answer; that of the second stage's policy counts too.
+    deadline: Option<Duration>,
 }
 
 /// Collects the parts of a [`Pipeline`]. Depth is 100 and top 10 unless set.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 #[must_use]
 pub struct PipelineBuilder {
-    pipeline: Pipeline,
+    retrievers: Vec<Arc<dyn Retriever>>,
+    fusion: Fusion,
+    second_stage: Option<SecondStage>,
+    depth: Option<usize>,
+    top: Option<usize>,
+    deadline: Option<Duration>,
+    on_failure: Option<OnFailure>,
 }
 
 /// One query's result.
@@ -48,27 +55,10 @@ pub struct Answer {
     pub report: Report,
 }
 
-/// What the first stage found for a query.
-#[derive(Debug, Clone)]
-pub struct Candidates {
-    /// At most `depth`, as the first stage orders them.
-    pub ranking: Ranking,
-    /// What each retriever did.
-    pub retrievers: Vec<RetrieverReport>,
-}
-
 impl Pipeline {
     /// An empty pipeline to add stages to.
     pub fn builder() -> PipelineBuilder {
-        PipelineBuilder {
-            pipeline: Self {
-                retrievers: Vec::new(),
-                fusion: Fusion::default(),
-                second_stage: None,
-                depth: 100,
-                top: 10,
-            },
-        }
+        PipelineBuilder::default()
     }
 
     /// Answers one query, in a call of its own.
@@ -80,12 +70,12 @@ impl Pipeline {
         self.run_with(&Call::new(), query).await
     }
 
-    /// Answers one query. A deadline of the second stage's policy counts from when the call began.
+    /// Answers one query. A deadline counts from when the call began.
     ///
     /// # Errors
     ///
-    /// Whatever a stage answers; a passage that alone cannot be scored is no error but stands
-    /// in the report.
+    /// What the first stage answers if no retriever does, and what the second stage answers; a passage
+    /// that alone cannot be scored is no error but stands in the report.
     pub async fn run_with(&self, call: &Call, query: &Query) -> Result<Answer> {
         let candidates = self.candidates(call, query).await?;
         self.rerank(call, query, candidates).await
@@ -95,17 +85,16 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// Whatever a retriever answers.
+    /// As [`FirstStage::run`].
     pub async fn candidates(&self, call: &Call, query: &Query) -> Result<Candidates> {
-        let (ranking, retrievers) = self.retrieve(call, query).await?;
-        Ok(Candidates { ranking, retrievers })
+        self.first_stage.run(&self.due(call), query).await
     }
 
     /// The second half of [`Self::run_with`], in the same call.
     ///
     /// # Errors
     ///
-    /// Whatever a reranker answers.
+    /// As [`SecondStage::run`].
     pub async fn rerank(
         &self,
         call: &Call,
@@ -115,16 +104,17 @@ impl Pipeline {
         let Candidates { ranking: candidates, retrievers } = candidates;
         let (ranking, second_stage) = match &self.second_stage {
             Some(second) => {
-                let (ranking, report) = second.run(call, query, &candidates, self.top).await?;
+                let (ranking, report) =
+                    second.run(&self.due(call), query, &candidates, self.top).await?;
                 (ranking, Some(report))
             }
             None => (candidates.clone(), None),
         };
         let report = Report {
-            fusion: (retrievers.len() > 1).then(|| self.fusion.describe()),
+            fusion: self.first_stage.fusion().map(Fusion::describe),
             retrievers,
             second_stage,
-            milliseconds: milliseconds_since(call.began()),
+            milliseconds: call.began().elapsed().as_secs_f64() * 1e3,
         };
         Ok(Answer { ranking: ranking.top(self.top), candidates, report })
     }
@@ -136,6 +126,11 @@ impl Pipeline {
     /// As [`Self::run`].
     pub fn run_blocking(&self, query: &Query) -> Result<Answer> {
         pollster::block_on(self.run(query))
+    }
+
+    /// The first stage.
+    pub fn first_stage(&self) -> &FirstStage {
+        &self.first_stage
     }
 
     /// The second stage, if there is one.
@@ -150,50 +145,23 @@ impl Pipeline {
         self.second_stage.as_ref()?.reranker_of(report)
     }
 
-    async fn retrieve(
-        &self,
-        call: &Call,
-        query: &Query,
-    ) -> Result<(Ranking, Vec<RetrieverReport>)> {
-        let mut rankings = Vec::with_capacity(self.retrievers.len());
-        let mut reports = Vec::with_capacity(self.retrievers.len());
-        for retriever in &self.retrievers {
-            let start = Instant::now();
-            let (name, depth) = (retriever.name(), self.depth);
-            let span = tracing::debug_span!("retrieve", retriever = name, depth, found = Empty);
-            let ranking =
-                retriever.retrieve(&call.part(), query, depth).instrument(span.clone()).await?;
-            span.record("found", ranking.len());
-            reports.push(RetrieverReport {
-                name: name.to_owned(),
-                found: ranking.len(),
-                milliseconds: milliseconds_since(start),
-            });
-            rankings.push(ranking);
-        }
-        let candidates = match rankings.pop() {
-            Some(only) if rankings.is_empty() => only,
-            Some(last) => {
-                rankings.push(last);
-                self.fusion.fuse(rankings)?
-            }
-            None => return Err(Error::NoRetriever),
-        };
-        Ok((candidates.top(self.depth), reports))
+    /// The call with the deadline of this pipeline and of its second stage.
+    fn due(&self, call: &Call) -> Call {
+        let of_policy = self.second_stage.as_ref().and_then(|second| second.policy().deadline);
+        call.due_within(self.deadline).due_within(of_policy)
     }
 }
 
 impl PipelineBuilder {
-    /// Adds a retriever; the rankings of several are fused.
+    /// Adds a retriever; several are asked together, and their rankings are fused.
     pub fn retriever(mut self, retriever: impl Retriever + 'static) -> Self {
-        self.pipeline.retrievers.push(Arc::new(retriever));
+        self.retrievers.push(Arc::new(retriever));
         self
     }
 
     /// How several rankings become one; reciprocal rank fusion with k = 60 unless set.
-    pub fn fusion(mut self, fusion: Fusion) -> Self {
-        self.pipeline.fusion = fusion;
-        self
+    pub fn fusion(self, fusion: Fusion) -> Self {
+        Self { fusion, ..self }
     }
 
     /// Sets a second stage of one reranker over all candidates, without a policy.
@@ -202,21 +170,30 @@ impl PipelineBuilder {
     }
 
     /// Sets the second stage.
-    pub fn second_stage(mut self, second_stage: SecondStage) -> Self {
-        self.pipeline.second_stage = Some(second_stage);
-        self
+    pub fn second_stage(self, second_stage: SecondStage) -> Self {
+        Self { second_stage: Some(second_stage), ..self }
     }
 
     /// Candidates that each retriever fetches and that are reranked.
-    pub fn depth(mut self, depth: usize) -> Self {
-        self.pipeline.depth = depth;
-        self
+    pub fn depth(self, depth: usize) -> Self {
+        Self { depth: Some(depth), ..self }
     }
 
     /// Passages in the answer.
-    pub fn top(mut self, top: usize) -> Self {
-        self.pipeline.top = top;
-        self
+    pub fn top(self, top: usize) -> Self {
+        Self { top: Some(top), ..self }
+    }
+
+    /// From the question to the answer, if that is limited. That of the second stage's policy counts
+    /// too.
+    pub fn deadline(self, deadline: Option<Duration>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// What happens where a retriever fails or is late; as the second stage's policy has it unless set,
+    /// and an error without one.
+    pub fn on_failure(self, on_failure: OnFailure) -> Self {
+        Self { on_failure: Some(on_failure), ..self }
     }
 
     /// The pipeline.
@@ -226,25 +203,33 @@ impl PipelineBuilder {
     /// [`Error::NoRetriever`], [`Error::DepthZero`], [`Error::TopZero`],
     /// [`Error::TopExceedsDepth`].
     pub fn build(self) -> Result<Pipeline> {
-        let Pipeline { ref retrievers, depth, top, .. } = self.pipeline;
-        if retrievers.is_empty() {
-            return Err(Error::NoRetriever);
+        let Self { retrievers, fusion, second_stage, depth, top, deadline, on_failure } = self;
+        let mut retrievers = retrievers.into_iter();
+        let mut first_stage = FirstStage::new(retrievers.next().ok_or(Error::NoRetriever)?);
+        for retriever in retrievers {
+            first_stage = first_stage.and(retriever);
         }
-        if depth == 0 {
-            return Err(Error::DepthZero);
+        first_stage = first_stage.with_fusion(fusion);
+        if let Some(depth) = depth {
+            first_stage = first_stage.with_depth(depth)?;
         }
+        if let Some(second_stage) = &second_stage {
+            first_stage = first_stage
+                .on_failure(second_stage.policy().on_failure)
+                .with_wait_share(BEFORE_RERANKING)?;
+        }
+        if let Some(on_failure) = on_failure {
+            first_stage = first_stage.on_failure(on_failure);
+        }
+        let (depth, top) = (first_stage.depth(), top.unwrap_or(TOP));
         if top == 0 {
             return Err(Error::TopZero);
         }
         if top > depth {
             return Err(Error::TopExceedsDepth { top, depth });
         }
-        Ok(self.pipeline)
+        Ok(Pipeline { first_stage, second_stage, top, deadline })
     }
-}
-
-fn milliseconds_since(start: Instant) -> f64 {
-    start.elapsed().as_secs_f64() * 1e3
 }
 
 #[cfg(test)]
@@ -331,7 +316,7 @@ mod tests {
         assert_eq!(ids(&answer.candidates), ["bb", "a", "cccc"]);
         assert_eq!(ids(&answer.ranking), ["cccc", "bb", "a"]);
         assert_eq!(answer.report.fusion.as_deref(), Some("rrf(k=60)"));
-        assert_eq!(answer.report.retrievers[1].found, 2);
+        assert_eq!(answer.report.retrievers[1].found(), 2);
         assert_eq!(answer.report.second_stage.unwrap().rerankers[0].pairs, 3);
         assert_eq!(answer.ranking.hits()[0].signal("dense").unwrap().rank, 2);
     }

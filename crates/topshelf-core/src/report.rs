@@ -28,10 +28,87 @@ pub struct Report {
 pub struct RetrieverReport {
     /// Its name.
     pub name: String,
-    /// Passages it found.
-    pub found: usize,
-    /// How long it took.
+    /// What came of it.
+    pub outcome: RetrieverOutcome,
+    /// How long it took, or was waited for.
     pub milliseconds: f64,
+}
+
+/// What came of asking a retriever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetrieverOutcome {
+    /// It answered.
+    Found {
+        /// Passages it found.
+        passages: usize,
+    },
+    /// The query leaves it nothing to search for.
+    NothingToLookUp {
+        /// Why.
+        reason: String,
+    },
+    /// It failed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// It had not answered when the time for it was over.
+    TooLate,
+}
+
+impl RetrieverReport {
+    /// Passages it found; 0 if it has not answered.
+    pub fn found(&self) -> usize {
+        match self.outcome {
+            RetrieverOutcome::Found { passages } => passages,
+            _ => 0,
+        }
+    }
+
+    /// Why it has no part in the candidates, in words; `None` if it answered.
+    fn why_missing(&self) -> Option<String> {
+        let Self { name, outcome, milliseconds } = self;
+        match outcome {
+            RetrieverOutcome::Found { .. } => None,
+            RetrieverOutcome::NothingToLookUp { reason } => {
+                Some(format!("{name} has nothing to look up ({reason})"))
+            }
+            RetrieverOutcome::Failed { reason } => Some(format!("{name} failed: {reason}")),
+            RetrieverOutcome::TooLate => {
+                Some(format!("{name} did not answer within {milliseconds:.0} ms"))
+            }
+        }
+    }
+}
+
+/// What a reader of the results has to know of the first stage without asking: a sentence for each
+/// retriever that has no part in the candidates.
+///
+/// ```
+/// use topshelf_core::{RetrieverOutcome, RetrieverReport, report};
+/// let ran = |name: &str, outcome| {
+///     RetrieverReport { name: name.to_owned(), outcome, milliseconds: 20.0 }
+/// };
+/// let reports =
+///     [ran("bm25", RetrieverOutcome::Found { passages: 3 }), ran("dense", RetrieverOutcome::TooLate)];
+/// assert_eq!(
+///     report::retrieval_notes(&reports),
+///     ["dense did not answer within 20 ms; the candidates are from bm25 alone"]
+/// );
+/// ```
+pub fn retrieval_notes(retrievers: &[RetrieverReport]) -> Vec<String> {
+    let answered: Vec<&str> = retrievers
+        .iter()
+        .filter(|own| matches!(own.outcome, RetrieverOutcome::Found { .. }))
+        .map(|own| own.name.as_str())
+        .collect();
+    let of = match answered.as_slice() {
+        [only] => format!("{only} alone"),
+        several => several.join(" and "),
+    };
+    let missing = retrievers.iter().filter_map(RetrieverReport::why_missing);
+    missing.map(|why| format!("{why}; the candidates are from {of}")).collect()
 }
 
 /// What the second stage did for one query.

@@ -65,14 +65,14 @@ pub struct SecondStage {
     policy: Policy,
 }
 
-/// What happens where no reranker of a step answers.
+/// What happens where no reranker of a step answers, or a retriever does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// It is an error.
     #[default]
     Fail,
-    /// The order stays as it was, and the report says why.
+    /// The order stays as it was, or is made without the retriever, and the report says why.
     KeepOrder,
 }
 
@@ -214,7 +214,7 @@ impl SecondStage {
             return Ok((candidates.clone(), report));
         }
 
-        let asked = policy.due(call);
+        let asked = call.due_within(policy.deadline);
         let account = asked.part();
         // That of the last step's scores, if it gave any.
         let mut scale = None;
@@ -320,13 +320,6 @@ impl SecondStage {
 }
 
 impl Policy {
-    /// The call with the deadline of this policy, which counts from when the call began.
-    fn due(&self, call: &Call) -> Call {
-        // A deadline beyond what a clock can count to is no limit.
-        let due = self.deadline.and_then(|deadline| call.began().checked_add(deadline));
-        due.map_or_else(|| call.clone(), |due| call.due_at(due))
-    }
-
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(blend) = &self.blend {
             blend.check()?;

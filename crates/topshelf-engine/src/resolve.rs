@@ -25,12 +25,10 @@ pub fn resolve(
     patches: &[&SetupPatch],
     unproven: UnprovenGate,
 ) -> Result<Setup> {
-    let mut setup = profile.map_or_else(Setup::default, |own| own.setup.clone());
-    let mut is_proven = profile.is_none_or(Profile::gate_is_shown);
-    for patch in patches {
-        setup = setup.with(patch)?;
-        is_proven &= !matches!(patch.gate, Some(GateChoice::Gate(_)));
-    }
+    let base = profile.map_or_else(Setup::default, |own| own.setup.clone());
+    let setup = base.with_all(patches)?;
+    let is_new = patches.iter().any(|patch| matches!(patch.gate, Some(GateChoice::Gate(_))));
+    let is_proven = !is_new && profile.is_none_or(Profile::gate_is_shown);
     let has_gate = setup.second_stage.as_ref().is_some_and(|own| own.gate.is_some());
     if has_gate && !is_proven && unproven == UnprovenGate::Reject {
         return Err(EngineError::UnprovenGate);

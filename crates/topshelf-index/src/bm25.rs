@@ -17,6 +17,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tantivy::schema::{Field, IndexRecordOption};
@@ -32,7 +33,10 @@ use crate::state::column;
 pub const STAGE: &str = "bm25";
 
 /// BM25 over an index.
-pub struct Bm25Retriever {
+pub struct Bm25Retriever(Arc<Bm25>);
+
+/// What its threads need.
+struct Bm25 {
     index: Index,
     options: Bm25Options,
     analyser: Analyser,
@@ -44,7 +48,34 @@ type Posting = (DocId, f32);
 impl Bm25Retriever {
     pub(crate) fn new(index: Index, options: Bm25Options) -> Self {
         let analyser = Analyser::new(index.settings().language);
-        Self { index, options, analyser }
+        Self(Arc::new(Bm25 { index, options, analyser }))
+    }
+}
+
+impl Bm25 {
+    /// The best `depth` passages for the query.
+    fn search(&self, query: &Query, depth: usize) -> topshelf_core::Result<Ranking> {
+        let mut terms: BTreeMap<String, u32> = BTreeMap::new();
+        for term in self.analyser.clone().terms(query.text()) {
+            *terms.entry(term).or_default() += 1;
+        }
+        if terms.is_empty() {
+            return Err(CoreError::NothingToLookUp {
+                retriever: STAGE.to_owned(),
+                query: query.shortened(),
+                reason:
+                    "it has only stop words or signs; add a word that names what you look for, \
+                         or search by meaning alone with the dense retriever"
+                        .to_owned(),
+            });
+        }
+        let found = self.score(&terms, query, depth).map_err(|error| error.into_stage(STAGE))?;
+        let passages = found
+            .into_iter()
+            .map(|(address, score)| Ok((self.index.passage(address)?, score)))
+            .collect::<Result<Vec<_>, IndexError>>()
+            .map_err(|error| error.into_stage(STAGE))?;
+        Ranking::new(STAGE, Scale::Bm25, passages)
     }
 
     /// The best `depth` passages as places and scores, best first; equal scores by key.
@@ -161,30 +192,11 @@ impl Retriever for Bm25Retriever {
 
     async fn retrieve(
         &self,
-        _: &Call,
+        call: &Call,
         query: &Query,
         depth: usize,
     ) -> topshelf_core::Result<Ranking> {
-        let mut terms: BTreeMap<String, u32> = BTreeMap::new();
-        for term in self.analyser.clone().terms(query.text()) {
-            *terms.entry(term).or_default() += 1;
-        }
-        if terms.is_empty() {
-            return Err(CoreError::NothingToLookUp {
-                retriever: STAGE.to_owned(),
-                query: query.shortened(),
-                reason:
-                    "it has only stop words or signs; add a word that names what you look for, \
-                         or search by meaning alone with the dense retriever"
-                        .to_owned(),
-            });
-        }
-        let found = self.score(&terms, query, depth).map_err(|error| error.into_stage(STAGE))?;
-        let passages = found
-            .into_iter()
-            .map(|(address, score)| Ok((self.index.passage(address)?, score)))
-            .collect::<Result<Vec<_>, IndexError>>()
-            .map_err(|error| error.into_stage(STAGE))?;
-        Ranking::new(STAGE, Scale::Bm25, passages)
+        let (search, query) = (Arc::clone(&self.0), query.clone());
+        self.0.index.search(STAGE, call, move || search.search(&query, depth)).await
     }
 }

@@ -33,22 +33,45 @@ impl DenseRetriever {
     pub(crate) fn new(index: Index, embedder: Arc<dyn Embedder>) -> Self {
         Self { index, embedder }
     }
+}
 
-    fn search(&self, query: &Query, vector: &[f32], depth: usize) -> Result<Vec<(u64, f32)>> {
-        let inner = &*self.index.inner;
-        let mask = query.filter().map(|filter| self.index.mask(filter)).transpose()?;
-        let selective = mask
-            .as_ref()
-            .is_some_and(|mask| mask.passing() * SELECTIVE < inner.state.totals.passages as usize);
-        let keep = |key: u64| {
-            !is_removed(inner, key)
-                && mask.as_deref().is_none_or(|mask: &Mask| mask.passes_key(key))
-        };
-        if selective {
-            Ok(exact(inner, vector, depth, &keep))
-        } else {
-            search(inner, vector, depth, &keep)
-        }
+/// The best `depth` passages for a query with that vector.
+fn ranking(
+    index: &Index,
+    query: &Query,
+    vector: &[f32],
+    depth: usize,
+) -> topshelf_core::Result<Ranking> {
+    let stage = |error: IndexError| error.into_stage(STAGE);
+    let found = nearest(index, query, vector, depth).map_err(stage)?;
+    let mut passages = Vec::with_capacity(found.len());
+    for (key, score) in found {
+        let passage = index.passage_by_key(key).map_err(stage)?;
+        let passage = passage.ok_or_else(|| {
+            stage(IndexError::Damaged {
+                path: index.inner.dir.clone(),
+                reason: format!("the vector with key {key} has no passage"),
+            })
+        })?;
+        passages.push((passage, score));
+    }
+    Ranking::new(STAGE, Scale::Cosine, passages)
+}
+
+/// The nearest keys that satisfy the query's filter, with their cosines.
+fn nearest(index: &Index, query: &Query, vector: &[f32], depth: usize) -> Result<Vec<(u64, f32)>> {
+    let inner = &*index.inner;
+    let mask = query.filter().map(|filter| index.mask(filter)).transpose()?;
+    let selective = mask
+        .as_ref()
+        .is_some_and(|mask| mask.passing() * SELECTIVE < inner.state.totals.passages as usize);
+    let keep = |key: u64| {
+        !is_removed(inner, key) && mask.as_deref().is_none_or(|mask: &Mask| mask.passes_key(key))
+    };
+    if selective {
+        Ok(exact(inner, vector, depth, &keep))
+    } else {
+        search(inner, vector, depth, &keep)
     }
 }
 
@@ -154,20 +177,9 @@ impl Retriever for DenseRetriever {
         if let Some(own) = &self.index.settings().embedder {
             own.check(1, &embedded)?;
         }
-        let vector = embedded.first().map(Vec::as_slice).unwrap_or_default();
-        let stage = |error: IndexError| error.into_stage(STAGE);
-        let found = self.search(query, vector, depth).map_err(stage)?;
-        let mut passages = Vec::with_capacity(found.len());
-        for (key, score) in found {
-            let passage = self.index.passage_by_key(key).map_err(stage)?;
-            let passage = passage.ok_or_else(|| {
-                stage(IndexError::Damaged {
-                    path: self.index.inner.dir.clone(),
-                    reason: format!("the vector with key {key} has no passage"),
-                })
-            })?;
-            passages.push((passage, score));
-        }
-        Ranking::new(STAGE, Scale::Cosine, passages)
+        let vector = embedded.into_iter().next().unwrap_or_default();
+        let (index, query) = (self.index.clone(), query.clone());
+        let search = move || ranking(&index, &query, &vector, depth);
+        self.index.search(STAGE, call, search).await
     }
 }

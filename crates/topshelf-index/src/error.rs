@@ -166,6 +166,13 @@ pub enum IndexError {
         source: tantivy::TantivyError,
     },
 
+    /// A search ended without a result.
+    #[error("the search failed: {reason}")]
+    Search {
+        /// Why.
+        reason: String,
+    },
+
     /// The approximate nearest-neighbour library failed.
     #[error("the neighbour graph failed: {reason}")]
     Graph {
@@ -192,9 +199,11 @@ impl IndexError {
             | Self::NoSuchPath { .. }
             | Self::NotIndexed { .. } => Blame::Caller,
             Self::Embed { source } => source.blame(),
-            Self::Interrupted | Self::Io { .. } | Self::Tantivy { .. } | Self::Graph { .. } => {
-                Blame::Failure
-            }
+            Self::Interrupted
+            | Self::Io { .. }
+            | Self::Tantivy { .. }
+            | Self::Search { .. }
+            | Self::Graph { .. } => Blame::Failure,
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::Serialize;
 use tantivy::directory::error::OpenReadError;
@@ -16,7 +16,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{
     DocAddress, DocSet, ReloadPolicy, Searcher, TERMINATED, TantivyDocument, TantivyError, Term,
 };
-use topshelf_core::{Bm25Options, Embedder, Filter, Passage, Reranker, TokenEmbedder};
+use topshelf_core::{Bm25Options, Call, Embedder, Filter, Passage, Reranker, TokenEmbedder};
 use topshelf_kernels::mapped::MappedFile;
 
 use crate::bm25::Bm25Retriever;
@@ -25,6 +25,7 @@ use crate::error::{IndexError, Result};
 use crate::files::{FileEntry, FileTable};
 use crate::graph::Graph;
 use crate::mask::Mask;
+use crate::pool::Pool;
 use crate::reading;
 use crate::state::{Fields, Settings, State, TEXT_DIR, Totals};
 use crate::tokens::codebook::{Codebook, Fit};
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
     files: Option<MappedFile>,
     /// What recent filters let through.
     masks: Mutex<HashMap<String, Arc<Mask>>>,
+    /// The threads of the retrievers, from the first search on.
+    pool: OnceLock<Pool>,
 }
 
 /// Indexes that were opened by this process.
@@ -205,6 +208,7 @@ impl Index {
             codebook,
             files,
             masks: Mutex::default(),
+            pool: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -444,6 +448,28 @@ impl Index {
         }
         masks.insert(name, Arc::clone(&mask));
         Ok(mask)
+    }
+}
+
+impl Index {
+    /// Runs a search on the threads of the index, as a part of the call.
+    pub(crate) async fn search<T: Send + 'static>(
+        &self,
+        stage: &str,
+        call: &Call,
+        search: impl FnOnce() -> topshelf_core::Result<T> + Send + 'static,
+    ) -> topshelf_core::Result<T> {
+        let pool = self.pool().map_err(|error| error.into_stage(stage))?;
+        pool.run(call, search).await.map_err(|error| error.into_stage(stage))?
+    }
+
+    fn pool(&self) -> Result<&Pool> {
+        if let Some(pool) = self.inner.pool.get() {
+            return Ok(pool);
+        }
+        // Of two that start at once, one is not needed and ends.
+        let started = Pool::start()?;
+        Ok(self.inner.pool.get_or_init(|| started))
     }
 }
 

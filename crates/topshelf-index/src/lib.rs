@@ -12,6 +12,7 @@
 //! | the first stage by words, by meaning, by tokens | [`bm25`], [`dense`], [`tokens`] |
 //! | vectors of tokens, late interaction over them | [`tokens`] |
 //! | metadata filters | `mask` |
+//! | the threads on which retrievers search | `pool` |
 //! | the neighbour graph of large indexes, its recall | [`graph`], [`check`] |
 //!
 //! The crate knows no models: it takes a `dyn Embedder`.
@@ -28,6 +29,7 @@ pub mod graph;
 mod index;
 pub mod ingest;
 mod mask;
+mod pool;
 mod reading;
 pub mod state;
 pub mod tokens;

@@ -12,6 +12,8 @@ mod damage;
 mod dense;
 #[path = "it/filters.rs"]
 mod filters;
+#[path = "it/first_stage.rs"]
+mod first_stage;
 #[path = "it/graph.rs"]
 mod graph;
 #[path = "it/late.rs"]

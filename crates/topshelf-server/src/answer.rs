@@ -8,7 +8,9 @@ use serde::Serialize;
 use topshelf_core::context::{LeftOut, LeftOutReason};
 use topshelf_core::report::Skipped;
 use topshelf_core::second_stage::RERANK_STAGE;
-use topshelf_core::{Context, Hit, Message, Metadata, Report, Source};
+use topshelf_core::{
+    Context, Hit, Message, Metadata, Report, RetrieverOutcome, RetrieverReport, Source,
+};
 use utoipa::ToSchema;
 
 /// One result.
@@ -148,11 +150,16 @@ pub struct RunReport {
 /// What a retriever did.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, ToSchema)]
 pub struct RetrieverRan {
-    /// `bm25` or `dense`.
+    /// `bm25`, `dense` or `colbert`.
     pub name: String,
+    /// `found`, or why it has no part in the candidates: `nothing_to_look_up`, `failed`, `too_late`.
+    pub outcome: String,
     /// Passages it found.
     pub found: usize,
-    /// How long it took.
+    /// Why it had nothing to look up, or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How long it took, or was waited for.
     pub milliseconds: f64,
 }
 
@@ -337,15 +344,7 @@ impl UsageTold {
 impl From<&Report> for RunReport {
     fn from(report: &Report) -> Self {
         Self {
-            retrievers: report
-                .retrievers
-                .iter()
-                .map(|ran| RetrieverRan {
-                    name: ran.name.clone(),
-                    found: ran.found,
-                    milliseconds: ran.milliseconds,
-                })
-                .collect(),
+            retrievers: report.retrievers.iter().map(RetrieverRan::from).collect(),
             fusion: report.fusion.clone(),
             reranker: report
                 .second_stage
@@ -356,6 +355,24 @@ impl From<&Report> for RunReport {
             milliseconds: report.milliseconds,
             profile: None,
             notes: report.notes().iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl From<&RetrieverReport> for RetrieverRan {
+    fn from(report: &RetrieverReport) -> Self {
+        let (outcome, reason) = match &report.outcome {
+            RetrieverOutcome::Found { .. } => ("found", None),
+            RetrieverOutcome::NothingToLookUp { reason } => ("nothing_to_look_up", Some(reason)),
+            RetrieverOutcome::Failed { reason } => ("failed", Some(reason)),
+            RetrieverOutcome::TooLate => ("too_late", None),
+        };
+        Self {
+            name: report.name.clone(),
+            outcome: outcome.to_owned(),
+            found: report.found(),
+            reason: reason.cloned(),
+            milliseconds: report.milliseconds,
         }
     }
 }

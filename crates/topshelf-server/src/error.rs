@@ -15,6 +15,7 @@
 //! | 429 | more than this key may ask for, or than can be done in time; `Retry-After` says when |
 //! | 500 | something broke |
 //! | 503 | the server is shutting down |
+//! | 504 | no retriever answered before the deadline |
 
 use std::time::Duration;
 
@@ -269,6 +270,7 @@ impl ServeError {
             Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
             Self::RateLimited { .. } | Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Core(error) if error.is_too_late() => StatusCode::GATEWAY_TIMEOUT,
             Self::Core(error) => match error.blame() {
                 Blame::Caller => StatusCode::UNPROCESSABLE_ENTITY,
                 Blame::Failure => StatusCode::INTERNAL_SERVER_ERROR,
@@ -313,6 +315,7 @@ impl ServeError {
             Self::ShuttingDown => "shutting_down",
             Self::NoRoute { .. } => "no_route",
             Self::WrongMethod { .. } => "wrong_method",
+            Self::Core(error) if error.is_too_late() => "too_late",
             Self::Core(error) => match error.blame() {
                 Blame::Caller => "cannot_be_answered",
                 Blame::Failure => "failed",

@@ -10,6 +10,7 @@
 //! | `topshelf_batches_total`, `topshelf_batch_tokens_total`, `topshelf_batch_seconds_total` | calls of the engine: tokens by calls is a batch's size |
 //! | `topshelf_withdrawn_total` | requests whose clients went away |
 //! | `topshelf_stage_seconds` | each retriever and reranker |
+//! | `topshelf_retrievers_missing_total` | retrievers without an answer: `nothing_to_look_up`, `failed`, `too_late` |
 //! | `topshelf_pairs_total`, `topshelf_pairs_cached_total` | pairs scored, and those whose score was known |
 //! | `topshelf_gate_total` | verdicts: `clear`, `ambiguous` |
 //! | `topshelf_failovers_total` | rerankers that failed, so that another stood in or the order stayed |
@@ -29,9 +30,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use topshelf_core::{RetrieverReport, SecondStageReport};
+use topshelf_core::{RetrieverOutcome, RetrieverReport, SecondStageReport};
 
 use crate::admission::Load;
+use crate::answer::RetrieverRan;
 use crate::shelf::QueueFigures;
 
 /// Seconds, from a cached score to a slow language model.
@@ -64,6 +66,12 @@ struct Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Stage {
     stage: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Missing {
+    retriever: String,
+    outcome: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -117,6 +125,7 @@ pub struct Metrics {
     seconds: Seconds<Route>,
     errors: Family<Kind, Counter>,
     stages: Seconds<Stage>,
+    missing: Family<Missing, Counter>,
     pairs: Family<Model, Counter>,
     cached: Family<Model, Counter>,
     gate: Family<Verdict, Counter>,
@@ -148,6 +157,7 @@ impl Default for Metrics {
             seconds: Family::new_with_constructor(seconds),
             errors: Family::default(),
             stages: Family::new_with_constructor(seconds),
+            missing: Family::default(),
             pairs: Family::default(),
             cached: Family::default(),
             gate: Family::default(),
@@ -174,6 +184,8 @@ impl Metrics {
         registry.register("request_seconds", "From head to answer", self.seconds.clone());
         registry.register("errors", "Errors by kind", self.errors.clone());
         registry.register("stage_seconds", "Time of each stage", self.stages.clone());
+        let what = "Retrievers without an answer";
+        registry.register("retrievers_missing", what, self.missing.clone());
         registry.register("pairs", "Pairs scored", self.pairs.clone());
         registry.register("pairs_cached", "Pairs whose score was known", self.cached.clone());
         registry.register("gate", "Verdicts of the gate", self.gate.clone());
@@ -215,6 +227,10 @@ impl Metrics {
         for ran in retrievers {
             let stage = Stage { stage: ran.name.clone() };
             self.stages.get_or_create(&stage).observe(ran.milliseconds / 1e3);
+            let RetrieverRan { name: retriever, outcome, .. } = RetrieverRan::from(ran);
+            if !matches!(ran.outcome, RetrieverOutcome::Found { .. }) {
+                self.missing.get_or_create(&Missing { retriever, outcome }).inc();
+            }
         }
     }
 
@@ -288,6 +304,15 @@ mod tests {
         let metrics = Metrics::default();
         metrics.answered("/v2/rerank", "cohere", 200, Duration::from_millis(7));
         metrics.failed("overloaded");
+        let ran = |name: &str, outcome| RetrieverReport {
+            name: name.to_owned(),
+            outcome,
+            milliseconds: 20.0,
+        };
+        metrics.retrieved(&[
+            ran("bm25", RetrieverOutcome::Found { passages: 3 }),
+            ran("dense", RetrieverOutcome::TooLate),
+        ]);
         metrics.reordered("m", &[0, 3, 11, 25], Some(0.93));
         let queue = QueueFigures {
             model: "m".into(),
@@ -305,6 +330,7 @@ mod tests {
         for line in [
             r#"topshelf_requests_total{route="/v2/rerank",dialect="cohere",status="200"} 1"#,
             r#"topshelf_errors_total{kind="overloaded"} 1"#,
+            r#"topshelf_retrievers_missing_total{retriever="dense",outcome="too_late"} 1"#,
             r#"topshelf_top10_exchanged_sum{model="m"} 0.5"#,
             r#"topshelf_queue_waiting{model="m"} 3"#,
             r#"topshelf_batch_tokens_total{model="m"} 2100"#,
@@ -314,5 +340,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|own| own == line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains(r#"missing_total{retriever="bm25""#), "{text}");
     }
 }

@@ -243,6 +243,7 @@ impl Recorded {
             (_, Some(only)) => only,
             (_, None) => return Err(TuneError::NothingFound),
         };
+        // At most: they are asked together, and share the processors.
         Ok((ranking.top(first.depth), times.iter().sum()))
     }
 

@@ -103,7 +103,9 @@ pub(crate) struct SecondStageOptions {
     /// Withhold what is relevant with less than this probability, even if nothing is left.
     #[arg(long, value_name = "P", value_parser = share)]
     pub(crate) min_relevance: Option<f32>,
-    /// The best order there is after this time, such as 150ms, counted from the question on.
+    /// The best order there is after this time, such as 150ms, counted from the question on. Once one
+    /// retriever has answered, the others are waited for until two thirds of it are over; without
+    /// reranking, until all of it is.
     #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
     /// Skip reranking where the first stage is clear, such as margin:dense:3>=0.086. Signals are
@@ -113,8 +115,8 @@ pub(crate) struct SecondStageOptions {
     /// Encode candidates anew for late interaction, even where the index has their token vectors.
     #[arg(long)]
     pub(crate) encode_anew: bool,
-    /// Make it an error if no reranker answers, instead of keeping the first stage's order and saying
-    /// why.
+    /// Make it an error if no reranker answers, or a retriever fails or is late, instead of answering
+    /// without it and saying why.
     #[arg(long)]
     pub(crate) strict: bool,
     #[command(flatten)]

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use topshelf::eval::{Evaluation, LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
+use topshelf::report::retrieval_notes;
 use topshelf::tune::{Unit, gate};
 use topshelf::{
-    Answer, Call, Engine, Index, Pipeline, Query, Ranking, Report, RetrieverReport, SecondStage,
-    SecondStageReport, Setup,
+    Answer, Call, Engine, Index, Pipeline, Query, Ranking, Report, RetrieverOutcome,
+    RetrieverReport, SecondStage, SecondStageReport, Setup,
 };
 
 use super::reordering;
@@ -54,6 +55,8 @@ pub(super) struct Answered {
     latency: Option<LatencySummary>,
     /// Of a system with a second stage.
     pub(super) traces: Vec<Trace>,
+    /// For each query that was answered although a retriever failed or was late, what is to be said.
+    pub(super) incomplete: Vec<String>,
 }
 
 /// A query's way through a system with a second stage.
@@ -69,7 +72,8 @@ pub(super) struct Trace {
 impl Answered {
     /// A run that was made elsewhere.
     pub(super) fn measured(name: String, run: Run) -> Self {
-        Self { name, run, system: None, latency: None, traces: Vec::new() }
+        let (traces, incomplete) = (Vec::new(), Vec::new());
+        Self { name, run, system: None, latency: None, traces, incomplete }
     }
 
     /// What `system` answered, query by query: `None` where it found nothing to look up.
@@ -79,12 +83,19 @@ impl Answered {
         unit: Unit,
     ) -> Result<Self> {
         let name = system.name();
-        let (mut run, mut traces) = (Run::new(&name), Vec::new());
+        let (mut run, mut traces, mut incomplete) = (Run::new(&name), Vec::new(), Vec::new());
         let mut durations = Vec::new();
         for (query, answer, duration) in answers {
             durations.push(duration);
             let Some(answer) = answer else { continue };
             run.insert(&query.id, unit.lines(&answer.ranking))?;
+            // A query without words is the query's own matter.
+            let went_wrong = |ran: &RetrieverReport| {
+                matches!(ran.outcome, RetrieverOutcome::Failed { .. } | RetrieverOutcome::TooLate)
+            };
+            if answer.report.retrievers.iter().any(went_wrong) {
+                incomplete.push(retrieval_notes(&answer.report.retrievers).join("; "));
+            }
             if let Some(report) = answer.report.second_stage {
                 traces.push(Trace {
                     id: query.id.clone(),
@@ -100,7 +111,7 @@ impl Answered {
             // Reading candidates out of a file is no retrieval; its time says nothing.
             system.reranked || system.stage != Stage::Candidates
         });
-        Ok(Self { name, run, system: Some(system.clone()), latency, traces })
+        Ok(Self { name, run, system: Some(system.clone()), latency, traces, incomplete })
     }
 }
 

@@ -272,6 +272,12 @@ fn oddities(answered: &[Answered], qrels: &Qrels, measures: &[Measure]) -> Resul
             let n = evaluation.unjudged.len();
             told.push(format!("{name} has {n} queries without judgments; they are left out"));
         }
+        if let Some(first) = system.incomplete.first() {
+            let n = system.incomplete.len();
+            told.push(format!(
+                "{name} answers {n} queries without a retriever; the first: {first}"
+            ));
+        }
         let ties = system.run.ties(10);
         if ties.documents > 0 {
             told.push(format!(

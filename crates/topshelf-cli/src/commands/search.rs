@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use topshelf::context::estimate_tokens;
 use topshelf::{
-    Answer, Call, Context, ContextOptions, Engine, Filter, Hit, Index, Query, SecondStage,
-    SecondStageReport, SetupPatch, TokenMatch,
+    Answer, Call, Context, ContextOptions, Engine, Filter, Hit, Index, Query, RetrieverOutcome,
+    SecondStage, SecondStageReport, SetupPatch, TokenMatch,
 };
 
 use super::matches::{Matches, in_colour};
@@ -185,11 +185,13 @@ fn report(answer: &Answer) -> String {
     let report = &answer.report;
     let mut rows = table::new(["stage", "what", "ms"], 2);
     for ran in &report.retrievers {
-        rows.add_row([
-            ran.name.clone(),
-            format!("{} passages", ran.found),
-            format!("{:.1}", ran.milliseconds),
-        ]);
+        let what = match &ran.outcome {
+            RetrieverOutcome::Found { passages } => format!("{passages} passages"),
+            RetrieverOutcome::NothingToLookUp { .. } => "nothing to look up".to_owned(),
+            RetrieverOutcome::Failed { .. } => "failed".to_owned(),
+            RetrieverOutcome::TooLate => "too late".to_owned(),
+        };
+        rows.add_row([ran.name.clone(), what, format!("{:.1}", ran.milliseconds)]);
     }
     if let Some(fusion) = &report.fusion {
         let what = format!("{fusion}: {} candidates", answer.candidates.len());

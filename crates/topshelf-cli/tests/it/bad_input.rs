@@ -60,7 +60,6 @@ fn queries_that_cannot_be_answered() {
             (&["search", "", "--index", "i"], &["the query is empty", "give the words"]),
             (&["search", " \t\n", "--index", "i"], &["the query is empty"]),
             (&["search", &long, "--index", "i"], &["100001 characters", "10000", "ask for"]),
-            (&["search", "the of and", "--index", "i"], &no_word),
             (&["search", "the of and", "--index", "i", "--retriever", "bm25"], &no_word),
             (&["search", "🐈 🐕", "--index", "i"], &no_word),
             (&["search", "🐈 🐕", "--index", "i", "--retriever", "bm25"], &no_word),
@@ -70,10 +69,14 @@ fn queries_that_cannot_be_answered() {
             ),
         ],
     );
-    // Stop words have a meaning, if no word index entry: the dense retriever takes them.
-    let meant =
-        ["search", "the of and", "--index", "i", "--retriever", "dense", "--rerank", "none"];
-    run(dir, &meant).success();
+    // Stop words have a meaning, if no word index entry: the dense retriever takes them, alone.
+    let meant = ["search", "the of and", "--index", "i", "--rerank", "none", "--strict"];
+    let shown = run(dir, &meant).success();
+    let note = "note: bm25 has nothing to look up (it has only stop words or signs";
+    assert!(shown.contains(note) && shown.contains("from dense alone"), "{shown}");
+    let report = run(dir, &[&meant[..], &["--json"]].concat()).json()["report"].clone();
+    let outcomes = [0, 1].map(|n| report["retrievers"][n]["outcome"].clone());
+    assert_eq!(outcomes, ["nothing_to_look_up", "found"], "{report}");
 }
 
 #[test]

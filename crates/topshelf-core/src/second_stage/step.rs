@@ -120,7 +120,7 @@ impl Step {
         };
         let scored = match scored {
             Ok(scored) => scored,
-            Err(failed) if failed.is_of_reranker() => {
+            Err(failed) if failed.is_of_stage() => {
                 fail(failed.to_string(), call.spent());
                 return Ok(Outcome::Kept(ranking, failed));
             }

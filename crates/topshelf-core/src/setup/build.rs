@@ -36,6 +36,7 @@ impl Setup {
         self.check()?;
         let first = &self.first_stage;
         let mut builder = Pipeline::builder().depth(first.depth).top(self.top);
+        builder = builder.deadline(self.deadline).on_failure(self.on_failure);
         builder = builder.fusion(first.fusion.clone().unwrap_or_default());
         for kind in first.retrievers().iter() {
             builder = builder.retriever(retriever(kind)?);

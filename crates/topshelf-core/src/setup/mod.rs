@@ -449,3 +449,6 @@ impl CascadeStep {
         self.model.split(',').map(str::trim).filter(|name| !name.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests;

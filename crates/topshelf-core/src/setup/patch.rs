@@ -218,7 +218,26 @@ impl Setup {
     ///
     /// As [`Self::check`]; [`Error::Conflict`] for parts of the patch that exclude one another.
     pub fn with(&self, patch: &SetupPatch) -> Result<Self> {
+        self.with_all(&[patch])
+    }
+
+    /// This setup with the patches laid over it in their order, and checked in the end: what one of them sets may
+    /// only mean something with what another one does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::with`].
+    pub fn with_all(&self, patches: &[&SetupPatch]) -> Result<Self> {
         let mut own = self.clone();
+        for patch in patches {
+            own.lay_over(patch)?;
+        }
+        own.check()?;
+        Ok(own)
+    }
+
+    fn lay_over(&mut self, patch: &SetupPatch) -> Result<()> {
+        let own = self;
         own.patch_first_stage(patch)?;
         own.patch_second_stage(patch)?;
         own.top = patch.top.unwrap_or(own.top);
@@ -228,8 +247,7 @@ impl Setup {
         if patch.template.is_some() {
             own.context.template.clone_from(&patch.template);
         }
-        own.check()?;
-        Ok(own)
+        Ok(())
     }
 
     fn patch_first_stage(&mut self, patch: &SetupPatch) -> Result<()> {

@@ -66,8 +66,13 @@ impl LateOptions {
 
 /// Late interaction over all passages of an index.
 pub struct LateRetriever {
-    index: Index,
     model: Arc<dyn TokenEmbedder>,
+    late: Arc<Late>,
+}
+
+/// What its threads need.
+struct Late {
+    index: Index,
     options: LateOptions,
     tier: Tier,
     /// Their directions.
@@ -87,7 +92,32 @@ impl LateRetriever {
     ) -> Self {
         let book = index.inner.codebook.as_ref();
         let centroids = book.filter(|book| book.count() > 0).map(|book| book.directions());
-        Self { index, model, options, tier, centroids }
+        Self { model, late: Arc::new(Late { index, options, tier, centroids }) }
+    }
+}
+
+impl Late {
+    /// The best `depth` passages for a query with these vectors.
+    fn ranking(
+        &self,
+        query: &Query,
+        queries: &TokenVectors,
+        depth: usize,
+    ) -> topshelf_core::Result<Ranking> {
+        let stage = |error: IndexError| error.into_stage(STAGE);
+        let found = self.search(query, queries, depth).map_err(stage)?;
+        let mut passages = Vec::with_capacity(found.len());
+        for (key, score) in found {
+            let passage = self.index.passage_by_key(key).map_err(stage)?;
+            let passage = passage.ok_or_else(|| {
+                stage(IndexError::Damaged {
+                    path: self.index.inner.dir.clone(),
+                    reason: format!("the token vectors with key {key} have no passage"),
+                })
+            })?;
+            passages.push((passage, score));
+        }
+        Ranking::new(STAGE, Scale::MaxSim, passages)
     }
 
     /// The best `depth` keys with their scores.
@@ -230,27 +260,16 @@ impl Retriever for LateRetriever {
         query: &Query,
         depth: usize,
     ) -> topshelf_core::Result<Ranking> {
-        let queries = self.model.embed_tokens(call, EmbedKind::Query, &[query.text()]).await?;
-        let [queries] = queries.as_slice() else {
-            let reason = format!("{} answers for one query", queries.len());
+        let mut queries = self.model.embed_tokens(call, EmbedKind::Query, &[query.text()]).await?;
+        let (Some(own), 0) = (queries.pop(), queries.len()) else {
+            let reason = "there is not one answer for one query";
             return Err(CoreError::stage(STAGE, Blame::Failure, reason));
         };
-        if let Some(own) = &self.index.settings().token_vectors {
-            own.check(1, std::slice::from_ref(queries))?;
+        let index = &self.late.index;
+        if let Some(info) = &index.settings().token_vectors {
+            info.check(1, std::slice::from_ref(&own))?;
         }
-        let stage = |error: IndexError| error.into_stage(STAGE);
-        let found = self.search(query, queries, depth).map_err(stage)?;
-        let mut passages = Vec::with_capacity(found.len());
-        for (key, score) in found {
-            let passage = self.index.passage_by_key(key).map_err(stage)?;
-            let passage = passage.ok_or_else(|| {
-                stage(IndexError::Damaged {
-                    path: self.index.inner.dir.clone(),
-                    reason: format!("the token vectors with key {key} have no passage"),
-                })
-            })?;
-            passages.push((passage, score));
-        }
-        Ranking::new(STAGE, Scale::MaxSim, passages)
+        let (late, query) = (Arc::clone(&self.late), query.clone());
+        index.search(STAGE, call, move || late.ranking(&query, &own, depth)).await
     }
 }

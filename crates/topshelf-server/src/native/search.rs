@@ -15,6 +15,7 @@ use futures_util::stream::{self, StreamExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topshelf_core::context::estimate_tokens;
+use topshelf_core::report::retrieval_notes;
 use topshelf_core::{
     Answer, Call, Candidates, Context, ContextOptions, Filter, Pipeline, Query, Ranking,
     SetupPatch, TokenMatch,
@@ -231,7 +232,7 @@ impl Search {
         let ran = Ran {
             model,
             took,
-            warnings: Vec::new(),
+            warnings: retrieval_notes(&found.report.retrievers),
             before: places_before(&found),
             relevance: found.ranking.hits().first().and_then(|hit| hit.relevance),
             retrievers: found.report.retrievers,

@@ -1,6 +1,6 @@
 // Orders beside each other: a column for the first stage and for each run, with results and their moves.
 
-import { $, bar, el, number, plural, probability, scale_name } from "./elements.js";
+import { $, bar, el, number, plural, probability, scale_name, time } from "./elements.js";
 import { text_of, words_of } from "./marks.js";
 import { compare, list, stages, what_ran } from "./ran.js";
 import { NONE, shown } from "./shown.js";
@@ -47,6 +47,12 @@ function column(place, title, ran, entries = [], line = null) {
 
 const wait = (words, busy) => el("p", { class: busy ? "soft busy" : "soft" }, words);
 
+// Why a retriever has no part in the candidates.
+function missing({ name, outcome, reason, milliseconds }) {
+  if (outcome === "too_late") return `${name} did not answer within ${time(milliseconds)}`;
+  return outcome === "failed" ? `${name} failed: ${reason}` : `${name} has nothing to look up (${reason})`;
+}
+
 function first_column() {
   const { first, runs } = shown;
   if (!runs.length) return null;
@@ -56,8 +62,9 @@ function first_column() {
     const searching = runs.some((run) => run.state === "running");
     return column(0, title, wait(searching ? "Searching" : "Nothing came", searching));
   }
-  const rows = (report?.retrievers ?? []).map((ran) => [`${ran.name}, ${ran.found} found`, ran.milliseconds]);
-  const notes = [];
+  const retrievers = report?.retrievers ?? [];
+  const rows = retrievers.map((ran) => [`${ran.name}, ${ran.found} found`, ran.milliseconds]);
+  const notes = retrievers.filter((ran) => ran.outcome !== "found").map((ran) => [missing(ran), true]);
   if (shown.mode === "index") {
     const how = report?.fusion ? `, fused by ${report.fusion}` : "";
     notes.push([`${plural(first.candidates, "candidate")}${report ? how : ""}`]);
