@@ -125,6 +125,7 @@ fn options_that_make_no_sense() {
         (search(&["--template", "broken.j2"]), &["--prompt"]),
         (search(&["--deadline", "150"]), &["--deadline", "with its unit, such as 150ms"]),
         (search(&["--deadline", "0ms"]), &["--deadline", "above 0"]),
+        (search(&["--deadline", "86401s"]), &["--deadline", "up to a day"]),
         (search(&["--blend", "1.5"]), &["--blend", "from 0 to 1"]),
         (search(&["--min-relevance", "nan"]), &["--min-relevance", "from 0 to 1"]),
         (search(&["--then", "minilm-l12"]), &["--then", "how many it reads"]),

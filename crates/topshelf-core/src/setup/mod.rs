@@ -192,7 +192,7 @@ fn is_deadline(time: &Duration) -> bool {
     !time.is_zero() && *time <= LONGEST_DEADLINE
 }
 
-fn out_of_range(what: &'static str, value: impl ToString, range: &'static str) -> Error {
+fn out_of_range(what: &'static str, value: impl ToString + Copy, range: &'static str) -> Error {
     Error::OutOfRange { what, value: value.to_string(), range }
 }
 

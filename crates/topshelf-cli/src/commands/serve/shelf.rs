@@ -7,8 +7,8 @@ use topshelf::engine::open_index::is_about_the_request;
 use topshelf::engine::resolve;
 use topshelf::engine::serving::{Served as ServedModel, ServedModels, ServedNames, UnknownName};
 use topshelf::{
-    AddOptions, BiEncoder, Call, Embedder, Engine, EngineError, Family, GivenDocument, OpenIndex,
-    Passage, Pipeline, Query, QueueStats, SecondStage, Setup, SetupPatch, UnprovenGate,
+    AddOptions, BiEncoder, Call, CascadeStep, Embedder, Engine, EngineError, Family, GivenDocument,
+    OpenIndex, Passage, Pipeline, Query, QueueStats, SecondStage, Setup, SetupPatch, UnprovenGate,
 };
 use topshelf_server::answer::Notice;
 use topshelf_server::{
@@ -270,7 +270,7 @@ fn rerankers(arguments: &ServeArguments, tuned: Option<&Setup>) -> Vec<String> {
     let tuned = tuned.and_then(|setup| setup.second_stage.as_ref());
     let of_profile = tuned.into_iter().flat_map(|second| second.cascade.iter());
     let names: Vec<&str> = if arguments.rerank.is_empty() {
-        of_profile.flat_map(|step| step.names()).collect()
+        of_profile.flat_map(CascadeStep::names).collect()
     } else {
         arguments.rerank.iter().flat_map(|name| name.split(',')).map(str::trim).collect()
     };
