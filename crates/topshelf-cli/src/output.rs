@@ -11,6 +11,8 @@ use std::fmt::Write as _;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use topshelf::OtherChunking;
+use topshelf::chunk::Chunking;
 pub(crate) use topshelf_server::answer::{
     Notice, PromptAnswer, PromptSource, RerankerRan, RunReport, SearchHit, SecondStageRan, Span,
     UsageTold,
@@ -112,8 +114,10 @@ pub(crate) struct ModelDone {
 pub(crate) struct IndexAdded {
     /// Files that are new in the index.
     pub(crate) files_added: usize,
-    /// Files whose content replaced an older one.
+    /// Files whose content replaced an older one, or that were read or cut otherwise before.
     pub(crate) files_updated: usize,
+    /// Those of them whose content is the same.
+    pub(crate) files_recut: usize,
     /// Files that were as they are in the index.
     pub(crate) files_unchanged: usize,
     /// Files removed because they have vanished.
@@ -128,6 +132,13 @@ pub(crate) struct IndexAdded {
     pub(crate) warnings: Vec<Notice>,
     /// The index as it is now.
     pub(crate) totals: IndexTotals,
+    /// How it cuts documents now.
+    pub(crate) chunking: IndexChunking,
+    /// How it cut them before; absent if it is the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) chunking_before: Option<IndexChunking>,
+    /// What is in it and cut otherwise, because it was not added again.
+    pub(crate) other_chunking: IndexOtherChunking,
     /// How long it took.
     pub(crate) milliseconds: f64,
 }
@@ -139,6 +150,31 @@ pub(crate) struct IndexTotals {
     pub(crate) documents: u64,
     /// Passages.
     pub(crate) passages: u64,
+}
+
+/// How an index cuts documents.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct IndexChunking {
+    /// Whether they are one passage each; the numbers are then absent.
+    pub(crate) whole: bool,
+    /// Tokens of a passage, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_tokens: Option<usize>,
+    /// Tokens that neighbouring passages share, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) overlap_tokens: Option<usize>,
+}
+
+/// What is in an index and was not cut as the index cuts now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct IndexOtherChunking {
+    /// Files.
+    pub(crate) files: usize,
+    /// Documents in them.
+    pub(crate) documents: u64,
+    /// Files beside these that an older version added with options of which it recorded no more than
+    /// a digest.
+    pub(crate) unrecorded_files: usize,
 }
 
 /// What `index remove` answers.
@@ -165,6 +201,10 @@ pub(crate) struct IndexStats {
     pub(crate) bytes: u64,
     /// Stemming and stop words.
     pub(crate) language: String,
+    /// How documents are cut.
+    pub(crate) chunking: IndexChunking,
+    /// What is cut otherwise: adding it again cuts it so.
+    pub(crate) other_chunking: IndexOtherChunking,
     /// The bi-encoder; absent for an index of words alone.
     pub(crate) embedder: Option<String>,
     /// `int8` or `f32`.
@@ -405,6 +445,24 @@ pub(crate) struct Agreed {
     pub(crate) kappa: f64,
     /// Cohen's kappa of relevant or not.
     pub(crate) kappa_relevant: f64,
+}
+
+impl From<Chunking> for IndexChunking {
+    fn from(chunking: Chunking) -> Self {
+        let options = chunking.options();
+        Self {
+            whole: options.is_none(),
+            max_tokens: options.map(|options| options.max_tokens),
+            overlap_tokens: options.map(|options| options.overlap_tokens),
+        }
+    }
+}
+
+impl From<OtherChunking> for IndexOtherChunking {
+    fn from(other: OtherChunking) -> Self {
+        let OtherChunking { files, documents, unrecorded_files } = other;
+        Self { files, documents, unrecorded_files }
+    }
 }
 
 impl From<&topshelf::Totals> for IndexTotals {

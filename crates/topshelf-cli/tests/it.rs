@@ -5,6 +5,7 @@ mod it {
     mod ask;
     mod awkward_files;
     mod bad_input;
+    mod chunking;
     mod demo;
     mod endpoint;
     mod help;

@@ -6,11 +6,13 @@
 //! read, and memory bounded whatever the size of a file.
 //!
 //! Adding again is updating. A file whose length and time are as recorded is not read; one whose
-//! content hash is as recorded keeps its passages; any other replaces what came from it before.
+//! content hash is as recorded keeps its passages; any other replaces what came from it before. So does
+//! one that was read or cut with other options: what is added is afterwards cut as the index cuts.
 //! Nothing shows until all is done.
 
 mod given;
 mod reader;
+mod report;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -25,11 +27,12 @@ use topshelf_core::{
 
 pub use self::given::{GivenDocument, add_documents, remove_documents};
 use self::reader::{Item, Reader, looks_unchanged, options_digest};
-use crate::chunk::ChunkOptions;
+pub use self::report::{AddReport, OtherChunking};
+use crate::chunk::Chunking;
 use crate::error::{IndexError, Result};
 use crate::files::{FileEntry, FileTable};
 use crate::ingest::{IngestOptions, SkipReason, Skipped, SourceFile, Warning, walk};
-use crate::state::Totals;
+use crate::state::{Settings, Totals};
 use crate::writer::Writer;
 
 /// Passages that are embedded together. The model sorts them by length and forms its own
@@ -53,8 +56,9 @@ pub struct Models<'a> {
 pub struct AddOptions {
     /// How files are found and read.
     pub ingest: IngestOptions,
-    /// How documents are cut; `None` makes one passage of each.
-    pub chunk: Option<ChunkOptions>,
+    /// How documents are cut, now and from now on; `None` cuts them as the index does. What is in the
+    /// index and not added again stays as it is.
+    pub chunking: Option<Chunking>,
     /// Documents below this folder get ids relative to it, instead of paths as given.
     pub relative_to: Option<PathBuf>,
     /// Also remove files of the index that are no longer under the given paths.
@@ -64,11 +68,17 @@ pub struct AddOptions {
 }
 
 impl AddOptions {
-    /// Whether [`add()`] would leave `source` as the entry of its path has it, without reading it:
-    /// length, time and these options are as recorded. For those who add files in portions and want
-    /// to know how much there is to do.
-    pub fn is_up_to_date(&self, entry: &FileEntry, source: &SourceFile) -> bool {
-        entry.options == options_digest(self) && looks_unchanged(entry, source)
+    /// Whether [`add()`] to an index with these settings would leave `source` as the entry of its path
+    /// has it, without reading it: length, time and options are as recorded. For those who add files
+    /// in portions and want to know how much there is to do.
+    pub fn is_up_to_date(
+        &self,
+        settings: &Settings,
+        entry: &FileEntry,
+        source: &SourceFile,
+    ) -> bool {
+        let chunking = self.chunking.unwrap_or(settings.chunking);
+        entry.options == options_digest(&self.ingest, chunking) && looks_unchanged(entry, source)
     }
 }
 
@@ -103,31 +113,6 @@ pub enum AddEvent<'a> {
     Committing,
 }
 
-/// What [`add()`] did.
-#[derive(Debug, Clone, Default)]
-pub struct AddReport {
-    /// Files that are new in the index.
-    pub files_added: usize,
-    /// Files whose content replaced an older one.
-    pub files_updated: usize,
-    /// Files that were as they are in the index.
-    pub files_unchanged: usize,
-    /// Files removed from the index because they have vanished or can no longer be indexed.
-    pub files_removed: usize,
-    /// Documents added.
-    pub documents: u64,
-    /// Passages added.
-    pub passages: u64,
-    /// What was not indexed.
-    pub skipped: Vec<Skipped>,
-    /// What was indexed, but not quite as it stands.
-    pub warnings: Vec<Warning>,
-    /// What is in the index now.
-    pub totals: Totals,
-    /// Wall-clock time.
-    pub milliseconds: f64,
-}
-
 /// Adds files and folders, or brings them up to date, and commits.
 ///
 /// The models must be those the index was made with, and `None` exactly where it has none.
@@ -145,13 +130,12 @@ pub fn add(
     on_event: &mut dyn FnMut(AddEvent<'_>),
 ) -> Result<AddReport> {
     let start = Instant::now();
-    models.check(&writer)?;
+    let mut report = begin(&mut writer, models, options)?;
     for path in paths {
         if std::fs::symlink_metadata(path).is_err() {
             return Err(IndexError::NoSuchPath { path: path.clone() });
         }
     }
-    let mut report = AddReport::default();
     let known = writer.files().clone();
     let mut sources = Vec::new();
     // What cannot be read for the moment keeps its place in the index, a folder's files with it.
@@ -198,6 +182,17 @@ pub fn add(
     write_and_commit(writer, &known, models, options, read, Told { report, on_event, start })
 }
 
+/// Refuses models that are not the index's own and numbers out of bounds. From here on the writer cuts
+/// as the options say.
+fn begin(writer: &mut Writer, models: Models<'_>, options: &AddOptions) -> Result<AddReport> {
+    models.check(writer)?;
+    let before = writer.settings().chunking;
+    let chunking = options.chunking.unwrap_or(before);
+    writer.set_chunking(chunking)?;
+    let chunking_before = (chunking != before).then_some(before);
+    Ok(AddReport { chunking, chunking_before, ..AddReport::default() })
+}
+
 /// What is known of an addition before it is read, and who hears of the rest.
 struct Told<'a> {
     report: AddReport,
@@ -222,7 +217,8 @@ fn write_and_commit(
     let stop = AtomicBool::new(false);
     let (sender, receiver) = sync_channel(READ_AHEAD);
     std::thread::scope(|scope| {
-        let reader = Reader { known, options, count: &count, stop: &stop, sender };
+        let chunking = writer.settings().chunking;
+        let reader = Reader { known, options, chunking, count: &count, stop: &stop, sender };
         scope.spawn(move || read(&reader));
         let written = write_all(&mut writer, &receiver, models, options, &mut report, on_event);
         stop.store(true, Ordering::Relaxed);
@@ -235,6 +231,7 @@ fn write_and_commit(
     on_event(AddEvent::Committing);
     // With nothing changed there is nothing to commit: adding again costs nothing.
     let changed = writer.is_reconfigured() || writer.files() != known;
+    report.other_chunking = OtherChunking::among(writer.files().iter(), report.chunking);
     report.totals = if changed { writer.commit()? } else { writer.totals() };
     report.milliseconds = start.elapsed().as_secs_f64() * 1e3;
     Ok(report)
@@ -329,6 +326,8 @@ fn note_skipped(skipped: Skipped, report: &mut AddReport, on_event: &mut dyn FnM
 struct Current {
     path: String,
     replaces: bool,
+    /// Whether its content is that of what it replaces.
+    is_same: bool,
     first_key: u64,
     totals: Totals,
 }
@@ -366,11 +365,10 @@ fn write_all(
         let mut tokens = embed_tokens(writer, models.tokens, &texts)?.into_iter();
         for item in items {
             match item {
-                Item::Begin { path } => {
+                Item::Begin { path, is_same } => {
                     let replaces = writer.remove_file(&path);
-                    let first_key = writer.next_key();
-                    current =
-                        Some(Current { path, replaces, first_key, totals: Totals::default() });
+                    let (first_key, totals) = (writer.next_key(), Totals::default());
+                    current = Some(Current { path, replaces, is_same, first_key, totals });
                 }
                 Item::Document { id, source, passages } => {
                     let own: Vec<Vec<f32>> = vectors.by_ref().take(passages.len()).collect();
@@ -406,6 +404,7 @@ fn write_all(
                     }
                     if file.replaces {
                         report.files_updated += 1;
+                        report.files_recut += usize::from(file.is_same);
                     } else {
                         report.files_added += 1;
                     }

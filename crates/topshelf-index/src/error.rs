@@ -1,5 +1,6 @@
 //! What can go wrong with an index.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use tantivy::TantivyError;
@@ -30,14 +31,14 @@ pub enum IndexError {
     },
 
     /// The index was written by another version of Topshelf.
-    #[error("the index in {} has format {found}, this program reads formats up to {supported}; \
+    #[error("the index in {} has format {found}, this program reads formats 1 to {supported}; \
              build it again in another folder (the old one is left as it is)", dir.display())]
     Format {
         /// The folder.
         dir: PathBuf,
         /// The format found.
         found: u32,
-        /// The format that this version reads.
+        /// The newest format that this version reads.
         supported: u32,
     },
 
@@ -122,6 +123,19 @@ pub enum IndexError {
         given: String,
     },
 
+    /// A number out of the bounds of its setting.
+    #[error("{setting} of {given} {unit}; {} to {} {unit} are accepted", accepted.start(), accepted.end())]
+    OutOfBounds {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        given: usize,
+        /// The values that it may have.
+        accepted: RangeInclusive<usize>,
+        /// What is counted.
+        unit: &'static str,
+    },
+
     /// A path to add does not exist.
     #[error("there is no file or folder {}; nothing was changed", path.display())]
     NoSuchPath {
@@ -196,6 +210,7 @@ impl IndexError {
             | Self::TokenModelMismatch { .. }
             | Self::TokenDimension { .. }
             | Self::SettingFixed { .. }
+            | Self::OutOfBounds { .. }
             | Self::NoSuchPath { .. }
             | Self::NotIndexed { .. } => Blame::Caller,
             Self::Embed { source } => source.blame(),

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chunk::Chunking;
 use crate::error::{IndexError, Result};
 use crate::state::{State, Totals};
 
@@ -28,8 +29,11 @@ pub struct FileEntry {
     pub modified: i128,
     /// SHA-256 of its content, in hex.
     pub sha256: String,
-    /// The options under which it was read and cut.
+    /// A digest of the options under which it was read and cut.
     pub options: String,
+    /// How it was cut; `None` for what formats 1 to 3 have recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunking: Option<Chunking>,
     /// The keys of its passages.
     pub keys: Range<u64>,
     /// What it contributes.

@@ -19,6 +19,7 @@ use tantivy::{
 use topshelf_core::{Bm25Options, Call, Embedder, Filter, Passage, Reranker, TokenEmbedder};
 use topshelf_kernels::mapped::MappedFile;
 
+use crate::add::OtherChunking;
 use crate::bm25::Bm25Retriever;
 use crate::dense::DenseRetriever;
 use crate::error::{IndexError, Result};
@@ -70,7 +71,7 @@ pub struct Stats {
     pub format: u32,
     /// Commits so far.
     pub generation: u64,
-    /// What was fixed when it was made.
+    /// What it remembers of how it was made.
     pub settings: Settings,
     /// Files that documents came from.
     pub files: usize,
@@ -84,6 +85,8 @@ pub struct Stats {
     pub graph_vectors: usize,
     /// What is kept of tokens, if anything is.
     pub tokens: Option<TokenStats>,
+    /// What is cut otherwise than the settings say.
+    pub other_chunking: OtherChunking,
     /// Bytes of the whole folder.
     pub bytes: u64,
 }
@@ -285,7 +288,7 @@ impl Index {
             .collect()
     }
 
-    /// What was fixed when the index was made.
+    /// What the index remembers of how it was made.
     pub fn settings(&self) -> &Settings {
         &self.inner.state.settings
     }
@@ -308,12 +311,13 @@ impl Index {
     pub fn stats(&self) -> Result<Stats> {
         let inner = &*self.inner;
         let vectors = inner.vectors.iter().map(Vectors::len).sum();
+        let files = self.files()?;
         Ok(Stats {
             dir: inner.dir.clone(),
             format: inner.state.format,
             generation: inner.state.generation,
             settings: inner.state.settings.clone(),
-            files: self.files()?.len(),
+            files: files.len(),
             totals: inner.state.totals,
             vectors,
             removed_vectors: vectors.saturating_sub(if vectors == 0 {
@@ -323,6 +327,7 @@ impl Index {
             }),
             graph_vectors: inner.graph.as_ref().map_or(0, Graph::len),
             tokens: self.token_stats(),
+            other_chunking: OtherChunking::among(&files, inner.state.settings.chunking),
             bytes: folder_bytes(&inner.dir),
         })
     }

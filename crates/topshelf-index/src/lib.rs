@@ -37,8 +37,8 @@ mod vectors;
 pub mod writer;
 
 pub use add::{
-    AddEvent, AddOptions, AddReport, GivenDocument, Models, add, add_documents, remove,
-    remove_documents,
+    AddEvent, AddOptions, AddReport, GivenDocument, Models, OtherChunking, add, add_documents,
+    remove, remove_documents,
 };
 pub use analyse::Language;
 pub use bm25::Bm25Retriever;

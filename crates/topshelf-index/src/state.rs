@@ -15,6 +15,9 @@
 //! changed afterwards. tantivy replaces `meta.json` atomically, so at any moment the folder holds
 //! exactly one whole index; what a crash leaves over is removed by the next writer.
 //!
+//! The payload is JSON; its `settings` say what the index remembers of how it was made, among it how
+//! documents are cut: `"chunking": "256/32"`, or `"whole"`.
+//!
 //! Every passage has a *key*: a number that is given once and never again. The passages of one
 //! file have consecutive keys, so what is removed is a few ranges.
 
@@ -27,16 +30,33 @@ use serde::{Deserialize, Serialize};
 use topshelf_core::{Blame, Embedder, Error as CoreError, ModelIdentity};
 
 use crate::analyse::Language;
+use crate::chunk::Chunking;
 use crate::error::{IndexError, Result};
 use crate::tokens::TokenVectorInfo;
 use crate::tokens::writer::TokenState;
 
-/// The format that this version writes. Format 1, which it reads too, has no token vectors; those of
-/// format 2 have no lists of passages.
-pub const FORMAT: u32 = 3;
+/// The format that this version writes. The older ones, which it reads too, lack something:
+///
+/// | format | lacks |
+/// | --- | --- |
+/// | 3 | how documents are cut, in the settings and in the table of files; what is added is cut with the defaults of that time, [`Chunking::default`] |
+/// | 2 | also the lists of passages in files of token vectors |
+/// | 1 | also token vectors |
+///
+/// A commit turns an index of an older format into one of this format.
+pub const FORMAT: u32 = 4;
 
 /// The oldest format that it reads.
 const OLDEST: u32 = 1;
+
+/// The first format whose settings say how documents are cut.
+const WITH_CHUNKING: u32 = 4;
+
+/// The most of anything that is counted; with more, sums would overflow.
+const MAX_COUNT: u64 = 1 << 48;
+
+/// The longest vectors that are kept, in numbers.
+const MAX_DIMENSION: usize = 1 << 16;
 
 /// The folder of the tantivy index.
 pub(crate) const TEXT_DIR: &str = "text";
@@ -62,7 +82,7 @@ impl Precision {
     }
 }
 
-/// What is fixed when an index is made.
+/// What an index remembers of how it was made. All of it is fixed then but for the last two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// How words become terms.
@@ -74,8 +94,17 @@ pub struct Settings {
     /// The vectors of tokens; `None` for an index without.
     #[serde(default)]
     pub token_vectors: Option<TokenVectorInfo>,
-    /// Passages from which the index has a neighbour graph; this one may be changed later.
+    /// Passages from which the index has a neighbour graph; [`Writer::create_or_open`] changes it.
+    ///
+    /// [`Writer::create_or_open`]: crate::Writer::create_or_open
     pub graph_from: u64,
+    /// How documents are cut. [`AddOptions::chunking`] changes it; an index that is there keeps its
+    /// own whatever [`Writer::create_or_open`] is given.
+    ///
+    /// [`AddOptions::chunking`]: crate::AddOptions::chunking
+    /// [`Writer::create_or_open`]: crate::Writer::create_or_open
+    #[serde(default)]
+    pub chunking: Chunking,
 }
 
 impl Default for Settings {
@@ -86,6 +115,7 @@ impl Default for Settings {
             embedder: None,
             token_vectors: None,
             graph_from: crate::graph::DEFAULT_FROM,
+            chunking: Chunking::default(),
         }
     }
 }
@@ -96,6 +126,28 @@ impl Settings {
         let embedder =
             EmbedderInfo { identity: embedder.identity().clone(), dimension: embedder.dimension() };
         Self { embedder: Some(embedder), ..Self::default() }
+    }
+
+    /// Refuses numbers out of bounds: some would overflow, others ask for all memory.
+    pub(crate) fn check(&self) -> Result<()> {
+        let dimension = |setting, given, longest| {
+            if (1..=longest).contains(&given) {
+                return Ok(());
+            }
+            let (accepted, unit) = (1..=longest, "numbers");
+            Err(IndexError::OutOfBounds { setting, given, accepted, unit })
+        };
+        self.chunking.check()?;
+        if let Some(embedder) = &self.embedder {
+            dimension("vectors", embedder.dimension, MAX_DIMENSION)?;
+        }
+        if let Some(tokens) = &self.token_vectors {
+            dimension("token vectors", tokens.dimension, MAX_DIMENSION)?;
+            if let Some(reduced) = tokens.reduced {
+                dimension("reduced token vectors", reduced, tokens.dimension)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -239,16 +291,37 @@ impl State {
         struct Head {
             format: u32,
         }
-        let damaged = |error: serde_json::Error| IndexError::Damaged {
-            path: meta.to_owned(),
-            reason: format!("its payload is not that of an index ({error})"),
+        let damaged = |reason: String| IndexError::Damaged { path: meta.to_owned(), reason };
+        let unreadable = |error: serde_json::Error| {
+            damaged(format!("its payload is not that of an index ({error})"))
         };
-        let head: Head = serde_json::from_str(payload).map_err(damaged)?;
+        let head: Head = serde_json::from_str(payload).map_err(unreadable)?;
         if !(OLDEST..=FORMAT).contains(&head.format) {
             let dir = dir.to_owned();
             return Err(IndexError::Format { dir, found: head.format, supported: FORMAT });
         }
-        serde_json::from_str(payload).map_err(damaged)
+        let value: serde_json::Value = serde_json::from_str(payload).map_err(unreadable)?;
+        if head.format >= WITH_CHUNKING && value.pointer("/settings/chunking").is_none() {
+            return Err(damaged("its settings do not say how documents are cut".to_owned()));
+        }
+        let state: Self = serde_json::from_str(payload).map_err(unreadable)?;
+        let checked = state.settings.check();
+        checked.map_err(|error| damaged(format!("its settings are out of bounds ({error})")))?;
+        if let Some(count) = state.counts().into_iter().find(|count| *count > MAX_COUNT) {
+            return Err(damaged(format!("it counts to {count}, which no index has of anything")));
+        }
+        Ok(state)
+    }
+
+    /// All that it counts.
+    fn counts(&self) -> Vec<u64> {
+        let Totals { documents, passages, title_terms, text_terms } = self.totals;
+        let mut counts =
+            vec![self.generation, self.next_key, documents, passages, title_terms, text_terms];
+        counts.extend(self.vectors.iter().map(|file| file.rows as u64));
+        counts.extend(self.graph.iter().flat_map(|graph| [graph.up_to, graph.rows]));
+        counts.extend(self.tokens.counts());
+        counts
     }
 
     /// Refuses folders without an index of this format, before tantivy reads them: its own

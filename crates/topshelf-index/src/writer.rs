@@ -14,6 +14,7 @@ use tantivy::{DocAddress, DocSet, IndexWriter, Searcher, TERMINATED, TantivyDocu
 use topshelf_core::{Passage, TokenVectors};
 
 use crate::analyse::Analyser;
+use crate::chunk::Chunking;
 use crate::error::{IndexError, Result};
 use crate::files::{FileEntry, FileTable};
 use crate::graph::{Graph, REBUILD_SHARE};
@@ -61,15 +62,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens the index in `dir` for changing it, or makes one with the given settings.
+    /// Opens the index in `dir` for changing it, or makes one with the given settings. An index that
+    /// is there gets the given `graph_from` and keeps its own `chunking`.
     ///
     /// # Errors
     ///
-    /// [`IndexError::Locked`], [`IndexError::SettingFixed`] and
+    /// [`IndexError::OutOfBounds`] for settings that no index can have, [`IndexError::Locked`],
+    /// [`IndexError::SettingFixed`] and
     /// [`IndexError::EmbedderMismatch`] if the index there has other settings,
     /// [`IndexError::NotAnIndex`], [`IndexError::Format`], [`IndexError::Damaged`],
     /// [`IndexError::Io`].
     pub fn create_or_open(dir: &Path, settings: &Settings) -> Result<Self> {
+        settings.check()?;
         match State::check_folder(dir) {
             Ok(()) => {}
             Err(IndexError::Missing { .. }) => {
@@ -138,7 +142,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// What was fixed when the index was made.
+    /// What the index remembers of how it was made.
     pub fn settings(&self) -> &Settings {
         &self.state.settings
     }
@@ -146,6 +150,18 @@ impl Writer {
     /// What is in it, changes of this writer included.
     pub fn totals(&self) -> Totals {
         self.state.totals
+    }
+
+    /// Cuts documents so from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::OutOfBounds`].
+    pub(crate) fn set_chunking(&mut self, chunking: Chunking) -> Result<()> {
+        chunking.check()?;
+        self.reconfigured |= self.state.settings.chunking != chunking;
+        self.state.settings.chunking = chunking;
+        Ok(())
     }
 
     pub(crate) fn files(&self) -> &FileTable {

@@ -2,6 +2,8 @@
 
 #[path = "it/bm25.rs"]
 mod bm25;
+#[path = "it/chunking.rs"]
+mod chunking;
 #[path = "it/compaction.rs"]
 mod compaction;
 #[path = "it/crash.rs"]
@@ -14,6 +16,8 @@ mod dense;
 mod filters;
 #[path = "it/first_stage.rs"]
 mod first_stage;
+#[path = "it/formats.rs"]
+mod formats;
 #[path = "it/graph.rs"]
 mod graph;
 #[path = "it/late.rs"]

@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use topshelf::chunk::Chunking;
 use topshelf::eval::BeirFolder;
 use topshelf::{
     AddOptions, Call, EmbedKind, Index, LateInteraction, LateOptions, LateRetriever, ModelIdentity,
@@ -139,7 +140,8 @@ fn index(folder: &Path, name: &str, vectors: Option<(&Known, Tier)>) -> Result<I
         let made = folder.join(format!("{name}.new"));
         let _ = fs::remove_dir_all(&made); // what an interrupted run left
         let info = vectors.map(|(known, tier)| TokenVectorInfo::of(known, tier));
-        let settings = Settings { token_vectors: info, ..Settings::default() };
+        let chunking = Chunking::Whole;
+        let settings = Settings { token_vectors: info, chunking, ..Settings::default() };
         let writer = Writer::create_or_open(&made, &settings)?;
         let models = Models { embedder: None, tokens: vectors.map(|(known, _)| known as _) };
         let corpus = [folder.join("corpus.jsonl")];

@@ -113,9 +113,9 @@ pub use topshelf_eval as eval;
 #[cfg(feature = "index")]
 pub use topshelf_index::{
     AddEvent, AddOptions, AddReport, Bm25Retriever, DenseRetriever, EmbedderInfo, FileEntry,
-    GivenDocument, Index, IndexError, Language, LateOptions, LateRetriever, Models, Precision,
-    Settings, Stats, StoredTokens, Tier, TokenStats, TokenVectorInfo, Totals, Writer, add,
-    add_documents, analyse, check, chunk, graph, ingest, remove, remove_documents,
+    GivenDocument, Index, IndexError, Language, LateOptions, LateRetriever, Models, OtherChunking,
+    Precision, Settings, Stats, StoredTokens, Tier, TokenStats, TokenVectorInfo, Totals, Writer,
+    add, add_documents, analyse, check, chunk, graph, ingest, remove, remove_documents,
 };
 #[cfg(feature = "llm")]
 pub use topshelf_llm as llm;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use topshelf::chunk::ChunkOptions;
 
 use super::{DEFAULT_TOKEN_MODEL, Format};
 
@@ -15,10 +16,15 @@ Examples:
   topshelf index add docs/ --index docs.index --sync      also remove what has vanished
   topshelf index add corpus.jsonl --index c.index --whole one passage for each record
   topshelf index add notes/ --index n.index --embed none  words only, no model needed
+  topshelf index add docs/ --index docs.index --chunk 128 shorter passages, now and later
 
 Markdown, HTML, plain text and source code, PDF (its text), JSONL and CSV are read; .gitignore
 is respected. What cannot be read is named and does not stop the rest. Ctrl-C leaves the index
-as it was.")]
+as it was.
+
+An index cuts documents as it did before unless --chunk, --overlap or --whole say otherwise. Then it
+does so from then on: files among PATHS are cut again even if they are unchanged, others stay as they
+are until they are added again.")]
     Add(AddArguments),
     /// Remove files and folders from the index (not from the disk).
     #[command(after_help = "Example:\n  topshelf index remove docs/old --index docs.index")]
@@ -72,13 +78,15 @@ pub(crate) struct AddArguments {
     pub(crate) vectors: Option<VectorPrecision>,
     #[command(flatten)]
     pub(crate) tokens: TokenVectorOptions,
-    /// Tokens of a passage, at most (16 or more).
-    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
-    pub(crate) chunk: usize,
-    /// Tokens that neighbouring passages of one section share (half of `--chunk` at most).
-    #[arg(long, value_name = "TOKENS", default_value_t = 32)]
-    pub(crate) overlap: usize,
-    /// Do not cut documents: one passage each.
+    /// Tokens of a passage, at most: 16 to 1000000 (default: the index's own, or 256). The index
+    /// remembers it; another value is for what is added from then on.
+    #[arg(long, value_name = "TOKENS", value_parser = chunk_tokens)]
+    pub(crate) chunk: Option<usize>,
+    /// Tokens that neighbouring passages of one section share, half of `--chunk` at most (default:
+    /// the index's own, or 32).
+    #[arg(long, value_name = "TOKENS", value_parser = overlap_tokens)]
+    pub(crate) overlap: Option<usize>,
+    /// Do not cut documents: one passage each. The index remembers this, too.
     #[arg(long, conflicts_with_all = ["chunk", "overlap"])]
     pub(crate) whole: bool,
     /// Also remove from the index what is no longer under PATHS.
@@ -95,6 +103,20 @@ pub(crate) struct AddArguments {
     pub(crate) graph_from: Option<u64>,
     #[command(flatten)]
     pub(crate) format: Format,
+}
+
+fn chunk_tokens(text: &str) -> Result<usize, String> {
+    let (least, most) = (ChunkOptions::MIN_TOKENS, ChunkOptions::MAX_TOKENS);
+    let tokens = text.parse().ok().filter(|tokens| (least..=most).contains(tokens));
+    tokens.ok_or_else(|| format!("a passage has {least} to {most} tokens"))
+}
+
+fn overlap_tokens(text: &str) -> Result<usize, String> {
+    let most = ChunkOptions::MAX_TOKENS / 2;
+    let tokens = text.parse().ok().filter(|tokens| *tokens <= most);
+    tokens.ok_or_else(|| {
+        format!("passages share 0 to {most} tokens, and no more than half of what --chunk says")
+    })
 }
 
 pub(super) fn language(name: &str) -> Result<topshelf::Language, String> {

@@ -1,32 +1,31 @@
 //! `topshelf index`: adding, removing, looking.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use topshelf::chunk::ChunkOptions;
+use topshelf::chunk::{ChunkOptions, Chunking};
 use topshelf::ingest::{IngestOptions, SkipReason};
 use topshelf::{
-    AddEvent, AddOptions, AddReport, Embedder, Index, IndexError, Models, Precision, Settings,
-    Writer, check, graph,
+    AddEvent, AddOptions, AddReport, Embedder, Index, IndexError, Models, OtherChunking, Precision,
+    Settings, Writer, check, graph,
 };
 
 use super::{bare_engine, display, interrupt_flag, print, print_json, token_model};
 use crate::args::{AddArguments, DEFAULT_EMBEDDER, IndexCommand, VectorPrecision};
 use crate::exit::usage;
 use crate::output::{
-    GraphRecall, IndexAdded, IndexCheck, IndexRemoved, IndexStats, IndexTotals, IndexedFile,
-    Notice, TokenVectorsKept,
+    GraphRecall, IndexAdded, IndexCheck, IndexChunking, IndexRemoved, IndexStats, IndexTotals,
+    IndexedFile, Notice, TokenVectorsKept,
 };
 use crate::progress::Progress;
+use crate::say::say;
 use crate::table;
 
 /// Stored vectors that `--check` searches for, and how many neighbours it compares.
 const CHECK_QUERIES: usize = 200;
 const CHECK_DEPTH: usize = 10;
-
-/// Tokens of the shortest passages that may be asked for.
-const MIN_CHUNK: usize = 16;
 
 pub(super) fn run(command: IndexCommand) -> Result<()> {
     match command {
@@ -58,20 +57,6 @@ impl From<VectorPrecision> for Precision {
 }
 
 fn add(arguments: &AddArguments) -> Result<()> {
-    if arguments.chunk < MIN_CHUNK {
-        return Err(usage(format!(
-            "--chunk {} is too short for a passage that means something; take {MIN_CHUNK} or more",
-            arguments.chunk
-        )));
-    }
-    if arguments.overlap > arguments.chunk / 2 {
-        return Err(usage(format!(
-            "--overlap {} is more than half of --chunk {}; take {} or less",
-            arguments.overlap,
-            arguments.chunk,
-            arguments.chunk / 2
-        )));
-    }
     // An index that is there keeps its own settings unless asked otherwise, so that adding
     // again needs no options.
     let own = match Index::open(&arguments.index) {
@@ -79,6 +64,7 @@ fn add(arguments: &AddArguments) -> Result<()> {
         Err(IndexError::Missing { .. }) => None,
         Err(error) => return Err(error.into()),
     };
+    let chunking = chunking(arguments, own.as_ref().map(|own| own.chunking))?;
     // A wrong path should be told before a model is loaded.
     for path in &arguments.paths {
         if std::fs::symlink_metadata(path).is_err() {
@@ -94,6 +80,15 @@ fn add(arguments: &AddArguments) -> Result<()> {
     let embedder = if name == "none" { None } else { Some(engine.bi_encoder(&name)?) };
     let own_tokens = own.as_ref().and_then(|own| own.token_vectors.as_ref());
     let tokens = token_model(&engine, &arguments.tokens, own_tokens)?;
+    if let (Some(own), Some(now)) = (&own, chunking)
+        && own.chunking != now
+    {
+        say!(
+            "note: the index changes from {} to {now}: what is added from now on is cut that way, \
+             documents that are not added again stay as they are",
+            own.chunking
+        );
+    }
     let base = own.unwrap_or_default();
     let settings = Settings {
         language: arguments.language.unwrap_or(base.language),
@@ -101,16 +96,16 @@ fn add(arguments: &AddArguments) -> Result<()> {
         embedder: embedder.as_deref().and_then(|e| Settings::with_embedder(e).embedder),
         token_vectors: tokens.as_ref().map(|(info, _)| info.clone()),
         graph_from: arguments.graph_from.unwrap_or(base.graph_from),
+        chunking: chunking.unwrap_or(base.chunking),
     };
     let writer = Writer::create_or_open(&arguments.index, &settings)?;
-    let chunk = ChunkOptions { max_tokens: arguments.chunk, overlap_tokens: arguments.overlap };
     let options = AddOptions {
         ingest: IngestOptions {
             max_file_bytes: arguments.max_file_size.saturating_mul(1_000_000),
             text_field: arguments.text_field.clone(),
             ..IngestOptions::default()
         },
-        chunk: (!arguments.whole).then_some(chunk),
+        chunking,
         relative_to: None,
         sync: arguments.sync,
         interrupt: Some(interrupt_flag()?),
@@ -133,6 +128,44 @@ fn hint(reason: &SkipReason) -> &'static str {
         SkipReason::NoText { .. } => " (--text-field names the field)",
         _ => "",
     }
+}
+
+/// How documents are to be cut, if the arguments say anything of it; what they leave out is as the
+/// index has it.
+fn chunking(arguments: &AddArguments, own: Option<Chunking>) -> Result<Option<Chunking>> {
+    if arguments.whole {
+        return Ok(Some(Chunking::Whole));
+    }
+    let (chunk, overlap) = (arguments.chunk, arguments.overlap);
+    if chunk.is_none() && overlap.is_none() {
+        return Ok(None);
+    }
+    if own == Some(Chunking::Whole) && chunk.is_none() {
+        return Err(usage(
+            "the index does not cut documents, so --overlap needs --chunk, the length of its passages",
+        ));
+    }
+    let base = own.and_then(Chunking::options).unwrap_or_default();
+    let max_tokens = chunk.unwrap_or(base.max_tokens);
+    let overlap_tokens = overlap.unwrap_or(base.overlap_tokens);
+    let most = max_tokens / 2;
+    if overlap_tokens > most {
+        let fault = match (overlap, chunk) {
+            (Some(overlap), Some(chunk)) => {
+                format!("--overlap {overlap} is more than half of --chunk {chunk}; take")
+            }
+            (Some(overlap), None) => format!(
+                "--overlap {overlap} is more than half of a passage of the index, which has \
+                 {max_tokens} tokens; take"
+            ),
+            (None, _) => format!(
+                "--chunk {max_tokens} is less than twice the overlap of {overlap_tokens} tokens; \
+                 take a longer one, or also --overlap"
+            ),
+        };
+        return Err(usage(format!("{fault} {most} or less")));
+    }
+    Ok(Some(Chunking::Passages(ChunkOptions { max_tokens, overlap_tokens })))
 }
 
 /// Adds files, shows progress, and names on standard error what was skipped.
@@ -177,6 +210,7 @@ fn added(report: &AddReport) -> IndexAdded {
     IndexAdded {
         files_added: report.files_added,
         files_updated: report.files_updated,
+        files_recut: report.files_recut,
         files_unchanged: report.files_unchanged,
         files_removed: report.files_removed,
         documents: report.documents,
@@ -192,14 +226,21 @@ fn added(report: &AddReport) -> IndexAdded {
             .map(|warning| Notice { path: display(&warning.path), message: warning.to_string() })
             .collect(),
         totals: IndexTotals::from(&report.totals),
+        chunking: report.chunking.into(),
+        chunking_before: report.chunking_before.map(IndexChunking::from),
+        other_chunking: report.other_chunking.into(),
         milliseconds: report.milliseconds,
     }
 }
 
 fn summary(report: &AddReport) -> String {
     let AddReport { files_added, files_updated, files_unchanged, files_removed, .. } = report;
+    let recut = match report.files_recut {
+        0 => String::new(),
+        n => format!(" ({n} of them have the same content and were read or cut otherwise before)"),
+    };
     let mut text = format!(
-        "{files_added} files added, {files_updated} updated, {files_unchanged} unchanged, \
+        "{files_added} files added, {files_updated} updated{recut}, {files_unchanged} unchanged, \
          {files_removed} removed, {} skipped in {:.1} s\n\
          the index holds {} documents in {} passages",
         report.skipped.len(),
@@ -210,7 +251,30 @@ fn summary(report: &AddReport) -> String {
     if report.totals.passages == 0 {
         text.push_str("; nothing can be found in it yet");
     }
+    let other = other_chunking(&report.other_chunking);
+    if !other.is_empty() {
+        let (chunking, other) = (report.chunking, other.join("; "));
+        let _ = write!(text, "\nit cuts into {chunking}; {other}"); // a string takes all
+    }
     text
+}
+
+/// What is in the index and not cut as the index cuts now, if anything is.
+fn other_chunking(other: &OtherChunking) -> Vec<String> {
+    let OtherChunking { files, documents, unrecorded_files } = other;
+    let mut lines = Vec::new();
+    if *files > 0 {
+        lines.push(format!(
+            "{files} files ({documents} documents) are cut otherwise until they are added again"
+        ));
+    }
+    if *unrecorded_files > 0 {
+        lines.push(format!(
+            "an older version added {unrecorded_files} files and did not record how they are cut; \
+             adding them again cuts them so"
+        ));
+    }
+    lines
 }
 
 fn token_vectors(stats: &topshelf::Stats) -> Option<TokenVectorsKept> {
@@ -257,6 +321,8 @@ fn stats(dir: &std::path::Path, files: bool, check: bool, json: bool) -> Result<
         totals: IndexTotals::from(&stats.totals),
         bytes: stats.bytes,
         language: stats.settings.language.name().to_owned(),
+        chunking: stats.settings.chunking.into(),
+        other_chunking: stats.other_chunking.into(),
         embedder: stats.settings.embedder.as_ref().map(|e| e.identity.name.clone()),
         vectors: stats.settings.precision.name().to_owned(),
         removed_vectors: stats.removed_vectors,
@@ -278,6 +344,10 @@ fn stats(dir: &std::path::Path, files: bool, check: bool, json: bool) -> Result<
     row("passages", answer.totals.passages.to_string());
     row("size", table::bytes(answer.bytes));
     row("language", answer.language);
+    row("cut into", stats.settings.chunking.to_string());
+    for line in other_chunking(&stats.other_chunking) {
+        row("", line);
+    }
     match answer.embedder {
         Some(embedder) => {
             row("bi-encoder", format!("{embedder}, vectors as {}", answer.vectors));

@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use topshelf::chunk::Chunking;
 use topshelf::eval::{BeirFolder, Qrels};
 use topshelf::tune::Unit;
 use topshelf::{
@@ -122,6 +123,7 @@ impl Folder {
             precision: Precision::from(self.options.vectors),
             embedder: embedder.and_then(|e| Settings::with_embedder(e).embedder),
             token_vectors: tokens.as_ref().map(|(info, _)| info.clone()),
+            chunking: Chunking::Whole,
             ..Settings::default()
         };
         let corpus = self.beir.root().join("corpus.jsonl");
@@ -130,7 +132,12 @@ impl Folder {
             None => kept_index(&corpus, &settings)?,
         };
         let writer = Writer::create_or_open(&dir, &settings)?;
-        let options = AddOptions { interrupt: Some(interrupt_flag()?), ..AddOptions::default() };
+        let options = AddOptions {
+            // Said again for an index of an older version, which does not remember it.
+            chunking: Some(Chunking::Whole),
+            interrupt: Some(interrupt_flag()?),
+            ..AddOptions::default()
+        };
         let models =
             Models { embedder, tokens: tokens.as_ref().map(|(_, model)| model.as_ref() as _) };
         let report = add_with_progress(writer, &[corpus], models, &options)?;
@@ -147,7 +154,13 @@ fn kept_index(corpus: &Path, settings: &Settings) -> Result<PathBuf> {
         .with_context(|| format!("cannot find {}", corpus.display()))?;
     let mut hasher = DefaultHasher::new();
     corpus.hash(&mut hasher);
-    format!("{settings:?}").hash(&mut hasher);
+    // Without `chunking`, which is the same for every collection: indexes of older versions are found.
+    let Settings { language, precision, embedder, token_vectors, graph_from, .. } = settings;
+    let settings = format!(
+        "Settings {{ language: {language:?}, precision: {precision:?}, embedder: {embedder:?}, \
+         token_vectors: {token_vectors:?}, graph_from: {graph_from:?} }}"
+    );
+    settings.hash(&mut hasher);
     let name = corpus.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     Ok(cache_dir()?.join("eval").join(format!("{name}-{:016x}", hasher.finish())))
 }

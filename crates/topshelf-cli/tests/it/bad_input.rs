@@ -157,14 +157,6 @@ fn options_that_make_no_sense() {
             &["the languages are english"],
         ),
         (
-            vec!["index", "add", "docs", "--index", "i", "--chunk", "0"],
-            &["--chunk 0", "16 or more"],
-        ),
-        (
-            vec!["index", "add", "docs", "--index", "i", "--chunk", "64", "--overlap", "40"],
-            &["--overlap 40", "32 or less"],
-        ),
-        (
             vec!["index", "add", "docs", "nowhere", "--index", "i"],
             &["no file or folder nowhere", "nothing was changed"],
         ),
@@ -174,6 +166,33 @@ fn options_that_make_no_sense() {
         ),
         (vec!["models", "pull", "bge-smal"], &["did you mean \"bge-small\""]),
     ];
+    let rows: Vec<(&[&str], &[&str])> =
+        rows.iter().map(|(arguments, says)| (arguments.as_slice(), *says)).collect();
+    assert_all_refused(dir, &rows);
+}
+
+#[test]
+fn passages_that_no_index_cuts() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    with_index(dir);
+    let bounds = ["for '--chunk <TOKENS>'", "16 to 1000000 tokens"];
+    let overlaps = ["for '--overlap <TOKENS>'", "0 to 500000 tokens"];
+    let rows: [(&[&str], &[&str]); 11] = [
+        (&["--chunk", "0"], &bounds),
+        (&["--chunk", "15"], &bounds),
+        (&["--chunk", "1000001"], &bounds),
+        (&["--chunk", "99999999999999999999999"], &bounds),
+        (&["--chunk", "many"], &bounds),
+        (&["--overlap", "500001"], &overlaps),
+        (&["--overlap=-1"], &overlaps),
+        (&["--chunk", "64", "--overlap", "40"], &["--overlap 40", "32 or less"]),
+        (&["--overlap", "129"], &["--overlap 129", "the index, which has 256", "128 or less"]),
+        (&["--chunk", "32"], &["--chunk 32", "the overlap of 32", "also --overlap 16 or less"]),
+        (&["--chunk", "64", "--whole"], &["'--chunk <TOKENS>' cannot be used with '--whole'"]),
+    ];
+    let add = ["index", "add", "docs", "--index", "i"];
+    let rows = rows.map(|(options, says)| ([&add[..], options].concat(), says));
     let rows: Vec<(&[&str], &[&str])> =
         rows.iter().map(|(arguments, says)| (arguments.as_slice(), *says)).collect();
     assert_all_refused(dir, &rows);
@@ -223,12 +242,12 @@ fn an_index_of_another_format_is_refused_and_left() {
     let mut value: Value = serde_json::from_str(&fs::read_to_string(&meta).unwrap()).unwrap();
     let payload = value["payload"].as_str().expect("the state is there");
     let mut state: Value = serde_json::from_str(payload).unwrap();
-    assert_eq!(state["format"], 3);
+    assert_eq!(state["format"], 4);
     state["format"] = 0.into();
     value["payload"] = state.to_string().into();
     let old = value.to_string();
     fs::write(&meta, &old).unwrap();
-    let says = ["has format 0", "reads formats up to 3", "build it again in another folder"];
+    let says = ["has format 0", "reads formats 1 to 4", "build it again in another folder"];
     assert_all_refused(
         dir,
         &[

@@ -226,6 +226,29 @@ fn documents_of_an_index_come_and_go() {
 }
 
 #[test]
+fn documents_are_cut_as_the_index_cuts() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "docs/fleas.md", "# Fleas\n\nAn adult flea lives for a hundred days.\n");
+    let text = "The keeper of the light winds the clock at dusk. ".repeat(60);
+    let document = json!({"documents": [{"id": "keeper", "text": text}]});
+    let passages = |name: &str, options: &[&str]| {
+        let add = ["index", "add", "docs", "--index", name, "--embed", "none"];
+        let before = run(dir.path(), &[&add[..], options, &["--json"]].concat()).json();
+        let server = Server::start(dir.path(), &["--index", name, "--writable"]);
+        let (status, answer) = server.post("/v1/documents", &document);
+        assert_eq!((status, &answer["added"]), (200, &json!(1)), "{answer}");
+        let stats = run(dir.path(), &["index", "stats", "--index", name, "--json"]).json();
+        assert_eq!(stats["chunking"], before["chunking"]);
+        assert_eq!(stats["other_chunking"]["files"], 0);
+        answer["index"]["passages"].as_u64().unwrap() - 1
+    };
+    assert_eq!(passages("whole.index", &["--whole"]), 1);
+    let long = passages("long.index", &[]);
+    let short = passages("short.index", &["--chunk", "64", "--overlap", "0"]);
+    assert!((3..=5).contains(&long) && (10..=20).contains(&short), "{long} and {short} passages");
+}
+
+#[test]
 fn keys_that_were_made_are_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "a.txt", "A zebra is striped.");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::json;
+use topshelf::chunk::Chunking;
 use topshelf::eval::{BeirFolder, Measure, Qrels, Run, evaluate};
 use topshelf::{
     AddOptions, Call, CrossEncoder, EmbedKind, Index, LateInteraction, LateOptions, ModelIdentity,
@@ -195,7 +196,8 @@ fn stored_vectors_keep_the_order_and_take_no_time() {
     for tier in Tier::ALL {
         let dir = scratch.path().join(tier.name());
         let info = TokenVectorInfo::of(model.as_ref(), tier);
-        let settings = Settings { token_vectors: Some(info), ..Settings::default() };
+        let chunking = Chunking::Whole;
+        let settings = Settings { token_vectors: Some(info), chunking, ..Settings::default() };
         let writer = Writer::create_or_open(&dir, &settings).expect("an index");
         let models = Models { embedder: None, tokens: Some(model.as_ref()) };
         let paths = [corpus.clone()];

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use topshelf_core::Metadata;
 
 use super::reader::hex;
-use super::{AddOptions, AddReport, Models, Reader, Told, write_and_commit};
+use super::{AddOptions, AddReport, Models, Reader, Told, begin, write_and_commit};
 use crate::error::Result;
 use crate::ingest::{Document, prose};
 use crate::state::Totals;
@@ -63,17 +63,17 @@ impl From<GivenDocument> for Document {
 ///
 /// As [`add`](super::add()), paths aside. After any of them the index is as it was.
 pub fn add_documents(
-    writer: Writer,
+    mut writer: Writer,
     documents: Vec<GivenDocument>,
     models: Models<'_>,
     options: &AddOptions,
 ) -> Result<AddReport> {
     let start = Instant::now();
-    models.check(&writer)?;
+    let report = begin(&mut writer, models, options)?;
     let known = writer.files().clone();
     let take = |reader: &Reader<'_>| reader.take_all(documents);
     let mut silent = |_: super::AddEvent<'_>| {};
-    let told = Told { report: AddReport::default(), on_event: &mut silent, start };
+    let told = Told { report, on_event: &mut silent, start };
     write_and_commit(writer, &known, models, options, take, told)
 }
 

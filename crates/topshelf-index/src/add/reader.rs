@@ -11,9 +11,9 @@ use topshelf_core::Passage;
 
 use super::given::GivenDocument;
 use super::{AddOptions, canonical, interrupted};
-use crate::chunk::chunk;
+use crate::chunk::{Chunking, chunk};
 use crate::files::{FileEntry, FileTable};
-use crate::ingest::{Document, SkipReason, Skipped, SourceFile, Warning, documents};
+use crate::ingest::{Document, IngestOptions, SkipReason, Skipped, SourceFile, Warning, documents};
 use crate::state::Totals;
 
 /// Counted up whenever the same file under the same options gives other passages than before,
@@ -25,6 +25,8 @@ pub(super) enum Item {
     /// A file begins; what came from it before is replaced.
     Begin {
         path: String,
+        /// Whether its content is as recorded, and other options are the reason.
+        is_same: bool,
     },
     /// A document of the file that began last, cut.
     Document {
@@ -48,6 +50,8 @@ pub(super) enum Item {
 pub(super) struct Reader<'a> {
     pub(super) known: &'a FileTable,
     pub(super) options: &'a AddOptions,
+    /// How documents are cut.
+    pub(super) chunking: Chunking,
     pub(super) count: &'a (dyn Fn(&str) -> usize + Sync),
     pub(super) stop: &'a AtomicBool,
     pub(super) sender: SyncSender<Item>,
@@ -80,16 +84,16 @@ impl Reader<'_> {
 
     fn take(&self, given: GivenDocument) -> Result<(), Gone> {
         let path = given.path();
-        let (options, sha256) = (options_digest(self.options), given.digest());
-        let known = self.known.get(&path).filter(|known| known.options == options);
-        if let Some(known) = known.filter(|known| known.sha256 == sha256) {
+        let (options, sha256) = (self.digest(), given.digest());
+        let same = self.known.get(&path).filter(|known| known.sha256 == sha256);
+        if let Some(known) = same.filter(|known| known.options == options) {
             return self.send(Item::Unchanged(Box::new(known.clone())));
         }
         if given.text.trim().is_empty() && given.title.trim().is_empty() {
             let reason = SkipReason::Empty;
             return self.send(Item::Skipped(Skipped { path: given.id.into(), line: None, reason }));
         }
-        self.send(Item::Begin { path: path.clone() })?;
+        self.send(Item::Begin { path: path.clone(), is_same: same.is_some() })?;
         let bytes = given.text.len() as u64;
         let id = given.id.clone();
         self.cut(Path::new(&id), given.into())?;
@@ -100,9 +104,14 @@ impl Reader<'_> {
             modified: 0,
             sha256,
             options,
+            chunking: Some(self.chunking),
             keys: 0..0,
             totals: Totals::default(),
         })))
+    }
+
+    fn digest(&self) -> String {
+        options_digest(&self.options.ingest, self.chunking)
     }
 
     fn send(&self, item: Item) -> Result<(), Gone> {
@@ -114,23 +123,24 @@ impl Reader<'_> {
 
     fn read(&self, source: &SourceFile) -> Result<(), Gone> {
         let path = canonical(&source.path);
-        let options = options_digest(self.options);
+        let options = self.digest();
         let modified = modified(source);
-        let known = self.known.get(&path).filter(|known| known.options == options);
-        if let Some(known) = known.filter(|known| looks_unchanged(known, source)) {
+        let known = self.known.get(&path);
+        let is_read_so = |known: &&FileEntry| known.options == options;
+        if let Some(known) = known.filter(is_read_so).filter(|known| looks_unchanged(known, source))
+        {
             return self.send(Item::Unchanged(Box::new(known.clone())));
         }
         let sha256 = match hash(&source.path) {
             Ok(sha256) => sha256,
             Err(error) => return self.send(Item::Skipped(Skipped::from_io(&source.path, &error))),
         };
-        if let Some(known) = known
-            && known.sha256 == sha256
-        {
+        let same = known.filter(|known| known.sha256 == sha256);
+        if let Some(known) = same.filter(is_read_so) {
             let entry = FileEntry { modified, bytes: source.bytes, ..known.clone() };
             return self.send(Item::Unchanged(Box::new(entry)));
         }
-        self.send(Item::Begin { path: path.clone() })?;
+        self.send(Item::Begin { path: path.clone(), is_same: same.is_some() })?;
         for document in documents(source, &self.options.ingest) {
             match document {
                 Ok(document) => self.cut(&source.path, document)?,
@@ -144,6 +154,7 @@ impl Reader<'_> {
             modified,
             sha256,
             options,
+            chunking: Some(self.chunking),
             keys: 0..0,
             totals: Totals::default(),
         })))
@@ -153,9 +164,9 @@ impl Reader<'_> {
         for warning in &document.warnings {
             self.send(Item::Warning(warning.clone()))?;
         }
-        let passages = match &self.options.chunk {
-            Some(options) => chunk(&document, options, &self.count),
-            None => vec![whole(&document)],
+        let passages = match self.chunking {
+            Chunking::Passages(options) => chunk(&document, &options, &self.count),
+            Chunking::Whole => vec![whole(&document)],
         };
         self.send(Item::Document { id: document.id, source: source.to_owned(), passages })
     }
@@ -207,8 +218,9 @@ pub(super) fn looks_unchanged(known: &FileEntry, source: &SourceFile) -> bool {
     known.bytes == source.bytes && known.modified == modified && modified != 0
 }
 
-/// A digest of the options that change what passages a file gives.
-pub(super) fn options_digest(options: &AddOptions) -> String {
-    let text = format!("{READING} {:?} {:?}", options.ingest, options.chunk);
+/// A digest of the options that change what passages a file gives. Indexes of all formats hold it, so
+/// a change of its text reads all of their files again.
+pub(super) fn options_digest(ingest: &IngestOptions, chunking: Chunking) -> String {
+    let text = format!("{READING} {ingest:?} {:?}", chunking.options());
     hex(&Sha256::digest(text.as_bytes())[..8])
 }

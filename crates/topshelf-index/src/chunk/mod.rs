@@ -9,6 +9,7 @@
 //!
 //! | for | see |
 //! | --- | --- |
+//! | how long passages are, what an index remembers of it | [`ChunkOptions`], [`Chunking`] |
 //! | which blocks belong together | `section` |
 //! | cutting what is too long | `cut` |
 //! | filling passages up to the budget | `pack` |
@@ -24,6 +25,7 @@
 //! tokenizer is ever given a file of 50 MB.
 
 mod cut;
+mod options;
 mod pack;
 mod section;
 
@@ -34,28 +36,15 @@ use cut::Cutter;
 use pack::Packer;
 use section::{Piece, Section};
 
+pub use options::{ChunkOptions, Chunking};
+
 /// A token is taken to have at most this many bytes: a vocabulary may count a blob of any length
 /// as one unknown token.
 const BYTES_A_TOKEN: usize = 16;
 
-/// How documents are cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkOptions {
-    /// Tokens of a passage, heading trail included; at least 1.
-    pub max_tokens: usize,
-    /// Tokens that neighbouring passages of one section share, at most; no more than half of
-    /// `max_tokens` is used.
-    pub overlap_tokens: usize,
-}
-
-impl Default for ChunkOptions {
-    fn default() -> Self {
-        Self { max_tokens: 256, overlap_tokens: 32 }
-    }
-}
-
 /// Cuts a document into passages, in the order of the text. `count_tokens` counts as the model
-/// that will read them does, without special tokens.
+/// that will read them does, without special tokens. Options that no index takes give passages all
+/// the same: of one token at least, with an overlap of half of them at most.
 ///
 /// Every passage's text is exactly the bytes of its range. A document of nothing but headings is
 /// one passage of them (more if they are beyond the budget), one of nothing but a title is one

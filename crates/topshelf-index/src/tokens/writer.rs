@@ -56,6 +56,16 @@ pub(crate) struct CodebookFile {
 }
 
 impl TokenState {
+    /// All that it counts.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = u64> {
+        let of_file = |file: &TokenFileEntry| {
+            [file.passages, file.vectors, file.bytes, file.centroids, file.lists]
+                .map(|count| count as u64)
+        };
+        let fits = [self.learnt.vectors, self.added.vectors];
+        self.files.iter().flat_map(of_file).chain(fits)
+    }
+
     /// Whether a file is named.
     pub(crate) fn names(&self, name: &str) -> bool {
         self.files.iter().any(|file| file.name == name)

@@ -3,12 +3,17 @@
 use std::fs::{self, OpenOptions};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde_json::Value;
-use topshelf_core::Blame;
-use topshelf_index::{Index, IndexError, Precision, Settings, Writer};
+use serde_json::{Value, json};
+use topshelf_core::{Blame, Bm25Options, Call, Query, Retriever};
+use topshelf_index::{
+    AddOptions, GivenDocument, Index, IndexError, LateOptions, Models, Precision, Settings, Tier,
+    Writer, add_documents,
+};
 
 use super::support::{Answer, Bag, Shelf, answers, copy_folder, text};
+use super::tokens::{self, Words};
 
 const QUERIES: [&str; 3] = ["w1 w2 w3", "w20", "rope"];
 
@@ -136,12 +141,12 @@ pub(super) fn edit_state(dir: &Path, edit: impl FnOnce(&mut Value)) {
 #[test]
 fn an_index_of_another_format() {
     let shelf = shelf();
-    for format in [0, 4, 99] {
+    for format in [0, 5, 99] {
         // Whatever else that format has.
-        edit_state(&shelf.dir(), |state| *state = serde_json::json!({"format": format}));
+        edit_state(&shelf.dir(), |state| *state = json!({"format": format}));
         let wrong = |result: Result<(), IndexError>| {
             assert!(
-                matches!(result, Err(IndexError::Format { found, supported: 3, .. }) if found == format),
+                matches!(result, Err(IndexError::Format { found, supported: 4, .. }) if found == format),
                 "{result:?}"
             );
         };
@@ -156,6 +161,105 @@ fn a_state_that_lacks_something() {
     let shelf = shelf();
     edit_state(&shelf.dir(), |state| drop(state.as_object_mut().unwrap().remove("next_key")));
     assert!(Index::open(shelf.dir()).is_err_and(|error| is_told(&error)));
+    assert!(shelf.writer().is_err_and(|error| is_told(&error)));
+}
+
+/// Numbers that a damaged or hostile file may have where any other is expected.
+fn odd_counts() -> Vec<Value> {
+    vec![json!(0), json!(1), json!(u64::MAX)]
+}
+
+/// And whatever else may stand there.
+fn odd_values() -> Vec<Value> {
+    let numbers = [json!(-1), json!(1.5), json!(u32::MAX)];
+    let texts =
+        ["", "x", "0/0", "15/0", "128/65", "256/256", "1000001/0", "99999999999999999999/1"];
+    let others = [json!(null), json!([]), json!({}), json!([1, 2]), json!(true)];
+    let all = odd_counts().into_iter().chain(numbers).chain(others);
+    all.chain(texts.map(Value::from)).collect()
+}
+
+/// The places of all values below one, as JSON pointers.
+fn places(value: &Value, below: &str, found: &mut Vec<String>) {
+    let mut inner = |key: &str, value: &Value| {
+        let place = format!("{below}/{key}");
+        places(value, &place, found);
+        found.push(place);
+    };
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| inner(key, value)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, value)| inner(&n.to_string(), value));
+        }
+        _ => {}
+    }
+}
+
+/// Adds a document to an index with vectors of words, or to one with token vectors.
+fn give(dir: &Path) -> Result<(), IndexError> {
+    let writer = Writer::open(dir)?;
+    let (bag, words) = (Bag::new(), Words::new("words"));
+    let models = if writer.settings().token_vectors.is_some() {
+        Models { embedder: None, tokens: Some(&*words) }
+    } else {
+        Models { embedder: Some(&*bag), tokens: None }
+    };
+    let given = GivenDocument { id: "given".into(), text: text(3, 400, 60), ..Default::default() };
+    add_documents(writer, vec![given], models, &AddOptions::default()).map(drop)
+}
+
+/// Opens, verifies and asks; an index of another model is asked by words alone.
+fn look_further(dir: &Path) -> Result<(), IndexError> {
+    let index = Index::open(dir)?;
+    let bm25: Arc<dyn Retriever> = Arc::new(index.bm25(Bm25Options::default()));
+    let dense = index.dense(Bag::new()).ok().map(|dense| Arc::new(dense) as _);
+    let late = index.late_interaction(Words::new("words"), LateOptions::exact());
+    let late = late.ok().map(|late| Arc::new(late) as _);
+    for retriever in [Some(bm25), dense, late].into_iter().flatten() {
+        // What a damaged index answers is checked elsewhere; here it must answer.
+        let _ =
+            pollster::block_on(retriever.retrieve(&Call::new(), &Query::new("w1 w2").unwrap(), 10));
+    }
+    index.verify()
+}
+
+#[test]
+fn settings_and_counts_that_no_index_can_have() {
+    let with_tokens = tokens::shelf(Tier::FourBits, 0..60);
+    tokens::bring(&with_tokens).unwrap();
+    for shelf in [shelf(), with_tokens] {
+        let mut all = Vec::new();
+        places(&shelf.state(), "", &mut all);
+        assert!(all.contains(&"/settings/chunking".to_owned()), "{all:?}");
+        let odd = all.iter().flat_map(|place| {
+            let values = if place.starts_with("/settings") { odd_values() } else { odd_counts() };
+            values.into_iter().map(move |odd| (place, odd))
+        });
+        for (place, odd) in odd {
+            let copy = tempfile::tempdir().unwrap();
+            copy_folder(&shelf.dir(), copy.path());
+            edit_state(copy.path(), |state| *state.pointer_mut(place).unwrap() = odd.clone());
+            let tried = catch_unwind(|| {
+                let opened = Writer::open(copy.path()).map(drop);
+                [look_further(copy.path()), opened, give(copy.path())]
+            });
+            let tried = tried.unwrap_or_else(|_| panic!("{odd} at {place} made it panic"));
+            if place == "/settings/chunking" {
+                let named = |tried: &Result<(), IndexError>| tried.as_ref().is_err_and(is_told);
+                assert!(tried.iter().all(named), "{odd}: {tried:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_that_do_not_say_how_documents_are_cut() {
+    let shelf = shelf();
+    edit_state(&shelf.dir(), |state| {
+        drop(state["settings"].as_object_mut().unwrap().remove("chunking"));
+    });
+    let error = Index::open(shelf.dir()).map(drop).unwrap_err();
+    assert!(is_told(&error) && error.to_string().contains("how documents are cut"), "{error}");
     assert!(shelf.writer().is_err_and(|error| is_told(&error)));
 }
 

@@ -218,7 +218,7 @@ fn an_index_of_format_2_is_searched_extended_and_gets_lists_when_it_is_written_a
     shelf.write("later.txt", "w1 w2 w30 w77 unheard");
     bring(&shelf).unwrap();
     let index = shelf.index();
-    assert_eq!(shelf.state()["format"], 3);
+    assert_eq!(shelf.state()["format"], 4);
     assert_eq!(ids(&find(&index, BY_LISTS, QUERIES[0], 1)), ["later.txt#0"]);
     index.verify().unwrap();
     for n in 0..150 {

@@ -13,6 +13,7 @@ use topshelf_core::Bm25Options;
 use topshelf_core::{
     Blame, Call, EmbedKind, Embedder, Error, Filter, ModelIdentity, Passage, Query, Retriever,
 };
+use topshelf_index::chunk::Chunking;
 use topshelf_index::{
     AddEvent, AddOptions, AddReport, Index, Models, Precision, Result, Settings, Writer, add,
 };
@@ -162,9 +163,11 @@ impl Shelf {
         Self::with(Settings::default())
     }
 
+    /// One passage a document, until `settings.chunking` says otherwise.
     pub(super) fn with(settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("docs")).unwrap();
+        let settings = Settings { chunking: Chunking::Whole, ..settings };
         Self { dir, settings, clock: AtomicU64::new(1_700_000_000) }
     }
 
@@ -213,7 +216,7 @@ impl Shelf {
         self.write(name, &(lines.join("\n") + "\n"));
     }
 
-    /// Ids relative to the folder of documents, one passage a document.
+    /// Ids relative to the folder of documents, cut as the index cuts.
     pub(super) fn options(&self) -> AddOptions {
         AddOptions { relative_to: Some(self.docs()), ..AddOptions::default() }
     }
@@ -258,9 +261,7 @@ impl Shelf {
 
     /// What the last commit says of the index.
     pub(super) fn state(&self) -> Value {
-        let meta = fs::read_to_string(self.dir().join("text/meta.json")).unwrap();
-        let meta: Value = serde_json::from_str(&meta).unwrap();
-        serde_json::from_str(meta["payload"].as_str().unwrap()).unwrap()
+        state_of(&self.dir())
     }
 
     /// Names of the files in the index folder that begin with `prefix`.
@@ -273,6 +274,13 @@ impl Shelf {
         names.sort();
         names
     }
+}
+
+/// What the last commit of an index says of it.
+pub(super) fn state_of(dir: &Path) -> Value {
+    let meta = fs::read_to_string(dir.join("text/meta.json")).unwrap();
+    let meta: Value = serde_json::from_str(&meta).unwrap();
+    serde_json::from_str(meta["payload"].as_str().unwrap()).unwrap()
 }
 
 /// Passage ids with scores, best first.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use topshelf_core::Bm25Options;
-use topshelf_index::chunk::ChunkOptions;
+use topshelf_index::chunk::{ChunkOptions, Chunking};
 use topshelf_index::{AddOptions, IndexError, Precision, remove};
 
 use super::support::{Bag, Shelf, answers, ask, ids, text};
@@ -80,7 +80,7 @@ fn other_options_make_other_passages() {
     shelf.write("a.txt", &text(1, 200, 50));
     assert_eq!(shelf.add().passages, 1);
     let chunk = ChunkOptions { max_tokens: 50, overlap_tokens: 0 };
-    let options = AddOptions { chunk: Some(chunk), ..shelf.options() };
+    let options = AddOptions { chunking: Some(Chunking::Passages(chunk)), ..shelf.options() };
     let report = shelf.try_add(&*Bag::new(), &options).unwrap();
     assert_eq!((report.files_updated, report.files_unchanged), (1, 0));
     assert!(report.passages >= 4, "{report:?}");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use topshelf::chunk::ChunkOptions;
+use topshelf::chunk::Chunking;
 use topshelf::ingest::{SourceFile, walk};
 use topshelf::{
     AddEvent, AddOptions, BiEncoder, Embedder, FileEntry, Index, IndexError, Models, Settings,
@@ -53,7 +53,7 @@ impl<'a> Filling<'a> {
             )));
         }
         let options = AddOptions {
-            chunk: Some(ChunkOptions::default()),
+            chunking: Some(Chunking::default()),
             relative_to: Some(base.to_owned()),
             ..AddOptions::default()
         };
@@ -66,9 +66,9 @@ impl<'a> Filling<'a> {
     ///
     /// An index that holds documents from outside `base` is somebody's own, and is left alone.
     pub(super) fn missing(&self, paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
-        let entries = match Index::open(self.dir) {
-            Ok(index) => index.files()?,
-            Err(IndexError::Missing { .. }) => Vec::new(),
+        let (settings, entries) = match Index::open(self.dir) {
+            Ok(index) => (index.settings().clone(), index.files()?),
+            Err(IndexError::Missing { .. }) => (Settings::default(), Vec::new()),
             Err(error) => return Err(error.into()),
         };
         if self.is_given
@@ -85,7 +85,7 @@ impl<'a> Filling<'a> {
             entries.iter().map(|entry| (entry.path.as_str(), entry)).collect();
         let is_missing = |source: &SourceFile| {
             let entry = canonical(&source.path).to_str().and_then(|path| known.get(path).copied());
-            entry.is_none_or(|entry| !self.options.is_up_to_date(entry, source))
+            entry.is_none_or(|entry| !self.options.is_up_to_date(&settings, entry, source))
         };
         // What cannot be read is named when all is brought up to date.
         let found = walk(paths, &self.options.ingest).into_iter().flatten();
