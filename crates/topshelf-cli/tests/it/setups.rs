@@ -174,6 +174,12 @@ fn told(hits: &Value, report: &Value) -> String {
     answer.to_string()
 }
 
+/// A value as its text says it: a number of 32 bits has fewer digits there than as a number of 64.
+fn read_back(value: &impl serde::Serialize) -> Value {
+    let text = serde_json::to_string(value).expect("it can be written");
+    serde_json::from_str(&text).expect("it can be read")
+}
+
 /// Through the library.
 fn by_library(engine: &Engine, dir: &Path, patch: &SetupPatch) -> Result<String, EngineError> {
     let setup = resolve(None, &[patch], UnprovenGate::Accept)?;
@@ -184,7 +190,7 @@ fn by_library(engine: &Engine, dir: &Path, patch: &SetupPatch) -> Result<String,
     let hits = answer.ranking.hits().iter().enumerate();
     let hits: Vec<SearchHit> =
         hits.map(|(place, hit)| SearchHit::new(place + 1, hit, scale)).collect();
-    Ok(told(&json!(hits), &json!(RunReport::from(&answer.report))))
+    Ok(told(&read_back(&hits), &read_back(&RunReport::from(&answer.report))))
 }
 
 /// With these arguments of `search`.

@@ -118,8 +118,8 @@ fn patches() -> impl Strategy<Value = SetupPatch> {
             rrf_k,
             b,
             rerank,
-            blend,
             windows,
+            blend,
             top,
             ..SetupPatch::default()
         }
