@@ -73,7 +73,6 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
 fn of_core(error: &Error) -> Option<String> {
     match error {
         Error::TopExceedsDepth { top, .. } => Some(format!("--depth {top} fetches enough")),
-        Error::Conflict { .. } => Some("leave out the flag of one of them".to_owned()),
         Error::AfterSpending { source, .. } => of_core(source),
         Error::Stage { source, .. } => hint(source.as_ref()),
         _ => None,

@@ -46,7 +46,10 @@ pub enum BlendPolicy {
 
 /// A blend as it is written: `"robust"`, or its numbers.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a blend is \"robust\", or a weight from 0 to 1 with rerank = \"min_max\" or \"probability\""
+)]
 enum BlendWords {
     Word(String),
     Fixed(Blend),

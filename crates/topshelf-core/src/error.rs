@@ -136,7 +136,7 @@ pub enum Error {
 
     /// The weights of a fusion do not fit its rankings.
     #[error(
-        "fusion got {weights} weights for {rankings} rankings; give one weight for each, none negative, not all zero"
+        "fusion got {weights} weights for {rankings} rankings; give one weight for each, from 0 to 1000000, not all zero"
     )]
     FusionWeights {
         /// Weights given.

@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::ranking::{Hit, Ranking};
 use crate::score::Scale;
 
+/// The largest weight of a ranking: sums of scores stay far from what a number can hold.
+const MAX_WEIGHT: f32 = 1e6;
+
 /// The name of the fusion stage in signals.
 pub const STAGE: &str = "fused";
 
@@ -164,7 +167,7 @@ fn usable_weights(weights: &[f32], rankings: usize) -> Result<Vec<f64>> {
         return Ok(vec![1.0; rankings]);
     }
     let usable = weights.len() == rankings
-        && weights.iter().all(|w| w.is_finite() && *w >= 0.0)
+        && weights.iter().all(|w| (0.0..=MAX_WEIGHT).contains(w))
         && weights.iter().any(|w| *w > 0.0);
     if !usable {
         return Err(Error::FusionWeights { weights: weights.len(), rankings });

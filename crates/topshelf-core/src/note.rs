@@ -35,6 +35,8 @@ pub enum Note {
         /// The query's tokens.
         tokens: usize,
     },
+    /// The default rule orders a long query's results by the first stage, though they were scored.
+    LongQueryScored,
     /// The default rule keeps a part of the first stage's score.
     Blended {
         /// What the rerank score counts.
@@ -121,6 +123,11 @@ impl fmt::Display for Note {
                  since longer ones mislead rerankers that were trained on questions; a blend weight of your own \
                  reranks it"
             ),
+            Self::LongQueryScored => write!(
+                f,
+                "the order is the first stage's, since the query has more than {LONG_QUERY} tokens, and longer ones \
+                 mislead rerankers that were trained on questions; a blend weight of your own orders by the reranker"
+            ),
             Self::Blended { weight } => write!(
                 f,
                 "by default the rerank score counts {weight} and the first stage's score the rest; a blend weight of 1 \
@@ -196,7 +203,7 @@ impl SecondStageReport {
         }
         let is_blended = self.skipped.is_none() && self.answered_by().is_some();
         if let Some(weight) = self.default_weight.filter(|_| is_blended) {
-            notes.push(Note::Blended { weight });
+            notes.push(if weight > 0.0 { Note::Blended { weight } } else { Note::LongQueryScored });
         }
         for failure in &self.failures {
             notes.push(Note::RerankerFailed {

@@ -241,6 +241,10 @@ impl SecondStage {
             let allowed = due.saturating_duration_since(call.began()).as_secs_f64() * 1e3;
             report.deadline = Some(DeadlineReport { allowed, unscored });
         }
+        if scale.is_none() {
+            // Nothing is blended without scores of the last step.
+            (report.blend, report.default_weight) = (None, None);
+        }
         if let Some(scale) = scale {
             self.estimate_relevance(&mut ranking, scale)?;
         }

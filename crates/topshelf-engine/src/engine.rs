@@ -53,6 +53,8 @@ pub enum ScoreCacheUse {
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+    /// Of these models.
+    stages: Arc<Stages>,
     /// The models that may be named; any of the store if absent.
     served: Option<Arc<ServedModels>>,
 }
@@ -63,7 +65,6 @@ struct Shared {
     cache: Option<Arc<ScoreCache>>,
     spending: Spending,
     models: Models,
-    stages: Stages,
     warnings: Vec<String>,
 }
 
@@ -83,40 +84,43 @@ impl Engine {
                 .ok()
                 .and_then(|store| store.root().parent().map(Path::to_owned)),
         };
-        let spending = Spending::open(prices.as_deref(), home.as_deref(), max_cost)?;
+        let budget = Spending::budget_of(max_cost);
+        let spending = Spending::open(prices.as_deref(), home.as_deref(), budget)?;
         let mut warnings = Vec::new();
         let cache = match (score_cache, &home) {
             (ScoreCacheUse::Use, Some(home)) => open_cache(home, &mut warnings)?,
             _ => None,
         };
-        let (models, stages) = (Models::default(), Stages::default());
-        let shared = Shared { home, cache, spending, models, stages, warnings };
-        Ok(Self { shared: Arc::new(shared), served: None })
+        let shared = Shared { home, cache, spending, models: Models::default(), warnings };
+        Ok(Self::of(shared))
     }
 
-    /// The same scores, prices and budget, with no model in memory: for a program that reads its models again.
+    fn of(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared), stages: Arc::default(), served: None }
+    }
+
+    /// The same scores and budget, with prices read again and no model in memory: for a program that reads its
+    /// models again.
     ///
     /// # Errors
     ///
     /// As [`Self::open`], for the prices.
     pub fn afresh(&self, options: &EngineOptions) -> Result<Self> {
-        let home = self.shared.home.clone();
-        let EngineOptions { prices, max_cost, .. } = options;
-        let shared = Shared {
-            spending: Spending::open(prices.as_deref(), home.as_deref(), *max_cost)?,
+        let (home, budget) = (self.shared.home.clone(), self.shared.spending.budget());
+        Ok(Self::of(Shared {
+            spending: Spending::open(options.prices.as_deref(), home.as_deref(), budget)?,
             home,
             cache: self.shared.cache.clone(),
             models: Models::default(),
-            stages: Stages::default(),
             warnings: Vec::new(),
-        };
-        Ok(Self { shared: Arc::new(shared), served: None })
+        }))
     }
 
     /// The same engine, of which only these models can be named.
     #[must_use]
     pub fn serving(&self, served: ServedModels) -> Self {
-        Self { shared: Arc::clone(&self.shared), served: Some(Arc::new(served)) }
+        let served = Some(Arc::new(served));
+        Self { shared: Arc::clone(&self.shared), stages: Arc::default(), served }
     }
 
     /// What went wrong while it was opened without being an error.
@@ -154,7 +158,7 @@ impl Engine {
     }
 
     pub(crate) fn stages(&self) -> &Stages {
-        &self.shared.stages
+        &self.stages
     }
 
     pub(crate) fn served(&self) -> Option<&ServedModels> {

@@ -85,6 +85,15 @@ pub enum EngineError {
         known: String,
     },
 
+    /// A model that an index asks for since it has changed, and that is not in memory.
+    #[error(
+        "the index needs the model \"{model}\", which was not loaded with it; have everything read again"
+    )]
+    NotLoaded {
+        /// The model.
+        model: String,
+    },
+
     /// The name that means no reranking, where a reranker is needed.
     #[error("\"none\" is not a reranker")]
     NoneIsNoReranker,
@@ -99,6 +108,7 @@ impl EngineError {
             Self::Model(error) => error.blame(),
             Self::Remote(error) => error.blame(),
             Self::Tune(error) => error.blame(),
+            Self::NotLoaded { .. } => Blame::Failure,
             Self::Llm(_)
             | Self::Prices { .. }
             | Self::UnknownPrice { .. }

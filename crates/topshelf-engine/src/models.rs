@@ -1,5 +1,4 @@
-//! Models by their names. Each is loaded once and stays until the engine goes, or until
-//! [`Engine::release_unused`].
+//! Models by their names. Each is loaded once and stays until the engine goes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +12,7 @@ use topshelf_models::{
 use topshelf_remote::{HostedReranker, RemoteModel};
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::names::{LanguageModelName, RerankerName};
 
 /// A reranker in memory, or a service that is ready to be asked.
@@ -68,6 +67,7 @@ pub(crate) struct Models(Mutex<Loaded>);
 #[derive(Default)]
 struct Loaded {
     rerankers: HashMap<String, LoadedReranker>,
+    cross_encoders: Named<CrossEncoder>,
     bi_encoders: Named<BiEncoder>,
     late: Named<LateInteraction>,
     language_models: HashMap<String, Arc<dyn LanguageModel>>,
@@ -103,17 +103,6 @@ impl<T> Named<T> {
         self.by_fingerprint.insert(folder.fingerprint, Arc::clone(&model));
         self.by_name.insert(name.to_owned(), Arc::clone(&model));
         Ok(model)
-    }
-
-    /// Lets go of what nobody else holds.
-    fn release_unused(&mut self) {
-        // Each model is held once by its fingerprint and once by each of its names.
-        let Self { by_name, by_fingerprint } = self;
-        by_fingerprint.retain(|_, model| {
-            let names = by_name.values().filter(|other| Arc::ptr_eq(other, model)).count();
-            Arc::strong_count(model) > names + 1
-        });
-        by_name.retain(|_, model| by_fingerprint.values().any(|other| Arc::ptr_eq(other, model)));
     }
 }
 
@@ -164,7 +153,8 @@ impl Engine {
             }
             // `from_folder` rejects anything but a cross-encoder.
             Family::CrossEncoder | Family::BiEncoder | Family::LanguageModel => {
-                let model = Arc::new(CrossEncoder::from_folder(&folder)?);
+                let load = |folder: &ModelFolder| Ok(CrossEncoder::from_folder(folder)?);
+                let model = self.models().lock().cross_encoders.get(name, || Ok(folder), load)?;
                 let queue = Some(model.queue());
                 LoadedReranker { model, family: RerankerFamily::CrossEncoder, queue, late: None }
             }
@@ -175,9 +165,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`crate::EngineError::Model`], [`crate::EngineError::NotServed`].
+    /// [`crate::EngineError::Model`], [`crate::EngineError::NotLoaded`].
     pub fn bi_encoder(&self, name: &str) -> Result<Arc<BiEncoder>> {
-        let find = || Ok(self.store()?.find(name)?);
+        let find = || self.find(name);
         let load = |folder: &ModelFolder| Ok(BiEncoder::from_folder(folder)?);
         self.models().lock().bi_encoders.get(name, find, load)
     }
@@ -186,11 +176,20 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`crate::EngineError::Model`].
+    /// [`crate::EngineError::Model`], [`crate::EngineError::NotLoaded`].
     pub fn late_interaction(&self, name: &str) -> Result<Arc<LateInteraction>> {
-        let find = || Ok(self.store()?.find(name)?);
+        let find = || self.find(name);
         let load = |folder: &ModelFolder| Ok(LateInteraction::from_folder(folder)?);
         self.models().lock().late.get(name, find, load)
+    }
+
+    /// The model of that name in the store. An engine with a fixed set of models loads no others, also where an
+    /// index that has changed meanwhile asks for one.
+    fn find(&self, name: &str) -> Result<ModelFolder> {
+        if self.served().is_some() {
+            return Err(EngineError::NotLoaded { model: name.to_owned() });
+        }
+        Ok(self.store()?.find(name)?)
     }
 
     /// The language model of that name: `MODEL@PLACE`, or a model or file of this machine.
@@ -222,16 +221,6 @@ impl Engine {
         let known = Arc::clone(&model);
         self.models().lock().language_models.insert(name.name.to_owned(), known);
         Ok(model)
-    }
-
-    /// Lets go of the models that no pipeline and no caller holds.
-    pub fn release_unused(&self) {
-        self.stages().clear();
-        let mut loaded = self.models().lock();
-        loaded.rerankers.retain(|_, own| Arc::strong_count(&own.model) > 1);
-        loaded.language_models.retain(|_, own| Arc::strong_count(own) > 1);
-        loaded.bi_encoders.release_unused();
-        loaded.late.release_unused();
     }
 }
 

@@ -36,11 +36,13 @@ pub enum UnknownName {
     UseDefault,
 }
 
-/// A model with the names that mean it, the one that it has itself first.
+/// A model with the names that mean it.
 #[derive(Clone)]
 pub struct Served<M> {
-    /// The names.
+    /// The names that may be shown, the one that it has itself first.
     pub names: Vec<String>,
+    /// The names by which it was asked for, which mean it too: paths may be among them.
+    given: Vec<String>,
     /// The model.
     pub model: M,
 }
@@ -66,16 +68,22 @@ impl ServedModels {
             Self { rerankers: Vec::new(), bi_encoders: Vec::new(), unknown: wanted.unknown };
         for name in &wanted.rerankers {
             let model = engine.reranker(name)?;
-            let names = names(engine, &model.model.identity().name, name, &wanted.aliases);
-            own.rerankers.push(Served { names, model });
+            let identity = model.model.identity();
+            let names = names(engine, &identity.name, name, &wanted.aliases);
+            let mut known = own.rerankers.iter_mut();
+            match known.find(|other| other.model.model.identity() == identity) {
+                Some(known) => known.add(names, name),
+                None => own.rerankers.push(Served { names, given: vec![name.clone()], model }),
+            }
         }
         for name in &wanted.bi_encoders {
             let model = engine.bi_encoder(name)?;
-            if own.bi_encoders.iter().any(|other| Arc::ptr_eq(&other.model, &model)) {
-                continue;
-            }
             let names = names(engine, &model.identity().name, name, &wanted.aliases);
-            own.bi_encoders.push(Served { names, model });
+            let mut known = own.bi_encoders.iter_mut();
+            match known.find(|other| Arc::ptr_eq(&other.model, &model)) {
+                Some(known) => known.add(names, name),
+                None => own.bi_encoders.push(Served { names, given: vec![name.clone()], model }),
+            }
         }
         Ok(own)
     }
@@ -104,8 +112,10 @@ impl ServedModels {
         name: Option<&str>,
         role: &'static str,
     ) -> Result<&'m M> {
-        let has_name =
-            |own: &&Served<M>| name.is_none_or(|name| own.names.iter().any(|own| own == name));
+        let has_name = |own: &&Served<M>| {
+            let mut all = own.names.iter().chain(&own.given);
+            name.is_none_or(|name| all.any(|own| own == name))
+        };
         let default = || models.first().filter(|_| self.unknown == UnknownName::UseDefault);
         let found = models.iter().find(has_name).or_else(default);
         found.map(|own| &own.model).ok_or_else(|| EngineError::NotServed {
@@ -116,10 +126,22 @@ impl ServedModels {
     }
 }
 
-/// All names of a model that is called `name` and was asked for as `given`.
+impl<M> Served<M> {
+    /// Adds the names of the same model that was asked for once more.
+    fn add(&mut self, names: Vec<String>, given: &str) {
+        for name in names {
+            if !self.names.contains(&name) {
+                self.names.push(name);
+            }
+        }
+        self.given.push(given.to_owned());
+    }
+}
+
+/// The names to show of a model that is called `name` and was asked for as `given`.
 fn names(engine: &Engine, name: &str, given: &str, aliases: &[(String, String)]) -> Vec<String> {
     let known = engine.store().ok().and_then(|store| store.find(name).ok());
-    let mut all = vec![name.to_owned(), given.to_owned()];
+    let mut all = vec![name.to_owned()];
     all.extend(known.into_iter().flat_map(|folder| folder.spec.aliases));
     all.extend((name == DEFAULT_RERANKER).then(|| LOCAL.to_owned()));
     let own = aliases.iter().filter(|(_, model)| model == given || model == name);

@@ -18,11 +18,21 @@ pub(crate) struct Spending {
 }
 
 impl Spending {
+    /// The budget of that many USD.
+    pub(crate) fn budget_of(max_cost: Option<f64>) -> Option<Arc<Budget>> {
+        max_cost.map(|dollars| Arc::new(Budget::of_dollars(dollars)))
+    }
+
+    /// The budget, with what was spent of it.
+    pub(crate) fn budget(&self) -> Option<Arc<Budget>> {
+        self.budget.clone()
+    }
+
     /// Reads the prices of `file`, or of the one in `home` if there is one.
     pub(crate) fn open(
         file: Option<&Path>,
         home: Option<&Path>,
-        max_cost: Option<f64>,
+        budget: Option<Arc<Budget>>,
     ) -> Result<Self> {
         let own = || home.map(|home| home.join(PRICES_FILE)).filter(|path| path.is_file());
         let prices = match file.map(PathBuf::from).or_else(own) {
@@ -33,7 +43,7 @@ impl Spending {
                 prices.map_err(|reason| EngineError::Prices { path, reason })?
             }
         };
-        Ok(Self { prices, budget: max_cost.map(|dollars| Arc::new(Budget::of_dollars(dollars))) })
+        Ok(Self { prices, budget })
     }
 
     /// The meter for calls to the model of that name: as rerankers are named, without `llm:`.

@@ -26,10 +26,6 @@ impl Stages {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, SecondStage>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    pub(crate) fn clear(&self) {
-        self.lock().clear();
-    }
 }
 
 /// The retrievers that an index has something for.
@@ -152,6 +148,14 @@ impl Engine {
 /// What decides on the rerankers of a second stage, as a text.
 fn key(second: &SecondStageSetup, index: Option<&Index>) -> Result<String> {
     let SecondStageSetup { cascade, windows, token_vectors, .. } = second;
+    // Names as they are read: what a request writes between them does not count.
+    let cascade: Vec<_> = cascade
+        .iter()
+        .map(|step| {
+            let names: Vec<&str> = step.names().collect();
+            (names, step.keep, step.early_stop, &step.fingerprint)
+        })
+        .collect();
     // Vectors are those of one index as it was opened.
     let tokens = index.filter(|index| index.settings().token_vectors.is_some());
     let tokens = tokens.map(Index::instance);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use topshelf::eval::{Evaluation, LatencySummary, Measure, Qrels, Run, compare_paired, evaluate};
-use topshelf::report::retrieval_notes;
+use topshelf::report::{Skipped, retrieval_notes};
 use topshelf::tune::{Unit, gate};
 use topshelf::{
     Answer, Call, Engine, Index, Pipeline, Query, Ranking, Report, RetrieverOutcome,
@@ -132,6 +132,12 @@ impl Ready<'_> {
             Some(pipeline) => search(pipeline, query)?,
             None => self.parts.rerank_given(self.second_stage.as_ref(), query)?,
         };
+        let second = answer.as_ref().and_then(|answer| answer.report.second_stage.as_ref());
+        if let Some(second) = second.filter(|own| own.skipped == Some(Skipped::Failed)) {
+            // The order of the first stage must not be measured as that of a reranker.
+            let notes: Vec<String> = second.notes().iter().map(ToString::to_string).collect();
+            return Err(anyhow::anyhow!("query {}: {}", query.id, notes.join("; ")));
+        }
         Ok((answer, start.elapsed()))
     }
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use topshelf::{Engine, ScoreCacheUse};
 use topshelf_server::{
     App, Limits, LogQueries, ServeError, ServeOptions, Shadow, Traces, serve, tls,
 };
@@ -20,7 +19,6 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::shelf::Served;
-use super::pipelines::engine_options;
 use crate::args::{KeysCommand, LogForm, ServeArguments};
 use crate::exit::usage;
 use crate::say::say;
@@ -36,7 +34,6 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
         None => None,
     };
     log(arguments.log, traces.as_ref());
-    let options = options(&arguments)?;
     let acceptor = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(certificate), Some(key)) => {
             Some(tls::acceptor(certificate, key).map_err(|error| told(&error))?)
@@ -44,7 +41,9 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
         _ => None,
     };
     let scheme = if acceptor.is_some() { "https" } else { "http" };
-    let served = Arc::new(Served::open(arguments)?);
+    let served = Served::open(arguments.clone())?;
+    let options = options(&arguments, &served)?;
+    let served = Arc::new(served);
     served.warm();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
@@ -68,7 +67,7 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
     ended
 }
 
-fn options(arguments: &ServeArguments) -> Result<ServeOptions> {
+fn options(arguments: &ServeArguments, served: &Served) -> Result<ServeOptions> {
     let limits = Limits {
         wait: arguments.max_wait,
         body: arguments.max_body.saturating_mul(1 << 20),
@@ -77,8 +76,8 @@ fn options(arguments: &ServeArguments) -> Result<ServeOptions> {
     };
     let shadow = match &arguments.shadow {
         Some(name) => {
-            let options = engine_options(&arguments.spending, ScoreCacheUse::Bypass);
-            let loaded = Engine::open(options)?.reranker(name)?;
+            // On the same budget, and one model in memory if it is also served.
+            let loaded = served.engine().reranker(name)?;
             Some(Arc::new(Shadow::new(loaded.model, arguments.shadow_share)))
         }
         None => None,

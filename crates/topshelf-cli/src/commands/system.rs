@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use topshelf::{RetrieverKind, Retrievers, Setup};
+use topshelf::{OnFailure, RetrieverKind, Retrievers, Setup};
 
 use crate::args;
 use crate::exit::usage;
@@ -119,7 +119,11 @@ impl System {
         }
         // All candidates are measured.
         setup.top = setup.first_stage.depth;
-        setup.deadline = self.deadline.or(setup.deadline);
+        setup.deadline = self.deadline.or(setup.deadline).filter(|_| self.reranked);
+        if setup.deadline.is_some() {
+            // What is late is what a deadline is measured for; a reranker that fails is an error all the same.
+            setup.on_failure = OnFailure::KeepOrder;
+        }
         setup.second_stage = setup.second_stage.filter(|_| self.reranked);
         if let Some(second) = &mut setup.second_stage {
             second.blend = second.blend.filter(|_| self.blended);

@@ -226,6 +226,31 @@ fn documents_of_an_index_come_and_go() {
 }
 
 #[test]
+fn a_model_from_a_folder_is_served_and_its_path_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    models();
+    let shown = run(dir.path(), &["models", "show", "minilm-l12", "--json"]).json();
+    let folder = shown["folder"].as_str().expect("the model is here");
+    let link = dir.path().join("private-place");
+    std::os::unix::fs::symlink(folder, &link).unwrap();
+    let path = link.to_str().unwrap();
+    let served =
+        ["--no-profile", "--rerank", path, "--rerank", path, "--alias", "mine=private-place"];
+    let server = Server::start(dir.path(), &served);
+    let (status, _, listed) = server.ask("GET", "/v1/models", "", "");
+    assert!(status == 200 && !listed.contains(path), "{listed}");
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let of_rerankers = listed.to_string().matches("cross-encoder\"").count();
+    assert!(of_rerankers <= 2, "one model, once: {listed}");
+    let body = json!({"query": "q", "documents": ["a", "b"], "model": path});
+    assert_eq!(server.post("/topshelf/v1/rerank", &body).0, 200);
+    // What stands between names does not count, and a name has a bound.
+    let body =
+        json!({"query": "q", "documents": ["a"], "model": format!("{path}{}", ",".repeat(5_000))});
+    assert_eq!(server.post("/topshelf/v1/rerank", &body).0, 422);
+}
+
+#[test]
 fn documents_are_cut_as_the_index_cuts() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "docs/fleas.md", "# Fleas\n\nAn adult flea lives for a hundred days.\n");

@@ -192,6 +192,11 @@ fn deadlines_side_by_side_in_a_report() {
     for chart in ["Quality against time", "Quality against the deadline", "Recall", "Calibration"] {
         assert!(page.contains(chart), "no chart {chart}");
     }
+    // What is late is what a deadline is measured for, and a first stage by itself has none.
+    let hurried = ["--systems", "bm25,bm25+rerank", "--deadline", "0.001ms", "--json"];
+    let late = run(dir.path(), &[&arguments[..5], &hurried].concat()).json();
+    let plain = answer["systems"][0]["measures"]["nDCG@10"].as_f64();
+    assert_eq!(late["systems"][0]["measures"]["nDCG@10"].as_f64(), plain);
     for wrong in ["bm25@5ms", "bm25+rerank@soon", "bm25+rerank@"] {
         let refused = run(dir.path(), &["eval", "--data", "data", "--systems", wrong]);
         assert_eq!(refused.code, Some(2), "{wrong}: {refused:?}");

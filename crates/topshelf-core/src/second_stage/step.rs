@@ -146,7 +146,10 @@ impl Step {
     /// Whether this is the first reranker, and another model than when the setup was made.
     fn is_changed(&self, identity: &ModelIdentity) -> bool {
         let is_first = self.first.reranker.identity() == identity;
-        is_first && self.expected.as_ref().is_some_and(|own| *own != identity.fingerprint)
+        // What follows a plus says how it is used, which a flag may change: windows, stored vectors.
+        let model = |fingerprint: &str| fingerprint.split('+').next().map(str::to_owned);
+        let expected = self.expected.as_deref();
+        is_first && expected.is_some_and(|own| model(own) != model(&identity.fingerprint))
     }
 
     /// The passages that are scored.

@@ -46,6 +46,9 @@ pub const MAX_RERANKERS: usize = 16;
 /// The longest deadline. A longer one is a mistake, such as nanoseconds for milliseconds; no deadline at all is no limit.
 pub const LONGEST_DEADLINE: Duration = Duration::from_hours(24);
 
+/// The most bytes of the name of a reranker with those that stand in for it.
+const MAX_NAME: usize = 4_096;
+
 /// The most windows of a document.
 const MAX_WINDOWS: usize = 1_000;
 
@@ -380,6 +383,10 @@ impl SecondStageSetup {
             return Err(out_of_range("the number of rerankers", steps, "from 1 to 16"));
         }
         for step in self.cascade.iter() {
+            let length = step.model.len();
+            if length > MAX_NAME {
+                return Err(out_of_range("the length of rerankers' names", length, "up to 4096"));
+            }
             let names = step.names().count();
             if names == 0 {
                 return Err(Error::NoReranker);

@@ -294,15 +294,13 @@ impl Setup {
                 Some(SecondStageSetup { cascade: step.into(), ..SecondStageSetup::default() })
             };
         }
-        let Some(second) = &mut self.second_stage else {
-            // Policies without a reranker to apply them to are kept quiet about only where nobody asks for one.
-            return match patch.then.first() {
-                Some(_) => {
-                    Err(Error::Conflict { one: "a further reranker", other: "no reranking" })
-                }
-                None => Ok(()),
-            };
-        };
+        if self.second_stage.is_none() && !patch.then.is_empty() {
+            if patch.rerank.is_some() {
+                return Err(Error::Conflict { one: "a further reranker", other: "no reranking" });
+            }
+            self.second_stage = Some(SecondStageSetup::default());
+        }
+        let Some(second) = &mut self.second_stage else { return Ok(()) };
         if !patch.then.is_empty() {
             // Fitted for one cascade, they say nothing of another.
             let SecondStageSetup { cascade, .. } = second;
@@ -320,6 +318,9 @@ impl Setup {
             Some(LongDocuments::Head) => second.windows = None,
             Some(LongDocuments::Windows) if second.windows.is_none() => {
                 second.windows = Some(WindowOptions::default());
+            }
+            None if patch.windows.or(patch.window_tokens).is_some() => {
+                second.windows.get_or_insert_default();
             }
             Some(LongDocuments::Windows) | None => {}
         }

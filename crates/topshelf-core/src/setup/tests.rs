@@ -55,6 +55,8 @@ fn what_cannot_be_combined_is_named() {
     let many: Vec<String> = (0..17).map(|n| format!("m{n}")).collect();
     let error = with(&format!(r#"{{"rerank": "{}"}}"#, many.join(","))).unwrap_err();
     assert!(error.to_string().contains("stand-ins"), "{error}");
+    let error = with(&format!(r#"{{"rerank": "a{}"}}"#, ",".repeat(5_000))).unwrap_err();
+    assert!(error.to_string().contains("the length of rerankers' names"), "{error}");
 }
 
 #[test]
@@ -70,6 +72,16 @@ fn a_named_reranker_begins_a_second_stage_of_its_own() {
     assert_eq!(second.cascade.first.model, DEFAULT_RERANKER);
     assert_eq!((second.cascade.last().keep, second.gate), (Some(3), None));
     assert!(tuned.with(&patch_of(r#"{"rerank": "none"}"#)).unwrap().second_stage.is_none());
+}
+
+#[test]
+fn what_is_asked_for_brings_what_it_needs() {
+    let bare = Setup::default().without_reranking();
+    let more = bare.with(&patch_of(r#"{"then": [{"model": "m", "keep": 3}]}"#)).unwrap();
+    assert_eq!(more.second_stage.unwrap().cascade.first.model, DEFAULT_RERANKER);
+    let head = with(r#"{"long_documents": "head"}"#).unwrap();
+    let windows = head.with(&patch_of(r#"{"windows": 2}"#)).unwrap().second_stage.unwrap().windows;
+    assert_eq!(windows.map(|own| own.most), Some(2));
 }
 
 #[test]

@@ -51,6 +51,11 @@ impl Served {
         Ok(Self { arguments: Arc::new(arguments), engine, loaded })
     }
 
+    /// The engine that the models were loaded with; it may load others.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     fn loaded(&self) -> Arc<Loaded> {
         Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -87,7 +92,8 @@ impl Served {
 impl Loaded {
     fn open(engine: &Engine, arguments: &ServeArguments) -> Result<Self> {
         let profile = NamedProfile::open(&arguments.profile)?;
-        let tuned = profile.as_ref().map(|own| &own.profile.setup);
+        let tuned_profile = profile.as_ref().map(|own| &own.profile);
+        let tuned = tuned_profile.map(|own| &own.setup);
         let open = |(name, dir): &(String, _)| Ok((name.clone(), engine.index(dir)?));
         let indexes = arguments.index.iter().map(open).collect::<Result<Vec<_>>>()?;
         let wanted = ServedNames {
@@ -106,6 +112,8 @@ impl Loaded {
             deadline: arguments.deadline,
             ..SetupPatch::default()
         };
+        // What every request would be refused for is said before there is any.
+        resolve(tuned_profile, &[&patch], UnprovenGate::Reject)?;
         let engine = engine.serving(models.clone());
         let is_writable = arguments.writable;
         Ok(Self { engine, models, indexes, profile, patch, is_writable })
