@@ -20,7 +20,7 @@
 //! | [`stages`] | names and setups to stages |
 //! | [`serving`] | an engine that knows a fixed set of models and loads no others |
 //! | [`open_index`] | an index that is searched while it changes |
-//! | [`resolve`] | profile and patches to a setup |
+//! | [`mod@resolve`] | profile and patches to a setup |
 //! | [`spending`] | prices, and what may be spent |
 //! | [`scores`] | where the score cache lies |
 //! | [`error`] | one error for all that can go wrong |

@@ -1,4 +1,4 @@
-//! Profile and patches to a setup: [`resolve`].
+//! Profile and patches to a setup: [`resolve()`].
 
 use topshelf_core::{GateChoice, Setup, SetupPatch};
 use topshelf_tune::Profile;

@@ -1,4 +1,4 @@
-//! [`Spending`]: what services and language models cost, and how much may be spent.
+//! What services and language models cost, and how much may be spent.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

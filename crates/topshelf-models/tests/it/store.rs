@@ -9,11 +9,11 @@ use topshelf_models::{ModelError, Store};
 use super::support::{CROSS, Fixture};
 
 #[test]
-fn a_known_model_that_is_not_there_says_how_to_get_it() {
+fn a_known_model_that_is_not_there_is_named() {
     let fixture = Fixture::new(b"weights");
     let error = fixture.store().find("The-Cross").unwrap_err();
     assert!(matches!(&error, ModelError::NotPulled { name } if name == CROSS));
-    assert!(error.to_string().contains("topshelf models pull tiny/cross"), "{error}");
+    assert!(error.to_string().contains("the model \"tiny/cross\" is not on this machine"), "{error}");
     assert_eq!(error.blame(), Blame::Caller);
 }
 
@@ -22,7 +22,7 @@ fn an_unknown_name_is_answered_with_what_may_be_meant() {
     let store = Store::at("no/such/store");
     for (name, hint) in [
         ("bge-smal", "did you mean \"bge-small\"?"),
-        ("someone/an-uncommon-reranker", "topshelf models pull someone/an-uncommon-reranker"),
+        ("someone/an-uncommon-reranker", "a repository of the Hugging Face hub"),
         ("./nowhere", "no folder of that name"),
     ] {
         let error = store.find(name).unwrap_err();
@@ -32,7 +32,7 @@ fn an_unknown_name_is_answered_with_what_may_be_meant() {
     }
     let plain = store.find("qqqqqqqqqqqq").unwrap_err().to_string();
     assert!(
-        plain.contains("no model is called \"qqqqqqqqqqqq\"; `topshelf models list`"),
+        plain.contains("no model is called \"qqqqqqqqqqqq\"; a model is named as in the catalogue"),
         "{plain}"
     );
 }
