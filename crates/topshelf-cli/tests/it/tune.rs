@@ -184,7 +184,10 @@ fn deadlines_side_by_side_in_a_report() {
     let more = ["--report", "eval.html", "--json"];
     let answer = run(dir.path(), &[&arguments[..], &more].concat()).json();
     let unscored = |at: usize| answer["systems"][at]["second_stage"]["unscored"].as_f64().unwrap();
-    assert!(unscored(2) > 0.0 && unscored(1).abs() < 1e-9 && unscored(3).abs() < 1e-9);
+    assert!(unscored(1).abs() < 1e-9 && unscored(3).abs() < 1e-9);
+    // In one millisecond not even all words may have been looked up.
+    let hurried = &answer["systems"][2]["second_stage"]["unscored"];
+    assert!(hurried.as_f64().is_none_or(|unscored| unscored > 0.0), "{hurried}");
     assert_eq!(answer["systems"][1]["measures"], answer["systems"][3]["measures"]);
     let recall = answer["systems"][1]["second_stage"]["recall"].as_array().unwrap();
     assert_eq!(recall.len(), 5); // at 1, 2, 3, 5, 10

@@ -59,7 +59,10 @@ fn a_truncated_file_is_refused_and_pulled_again() {
     let error = store.find(CROSS).unwrap_err();
     assert!(matches!(error, ModelError::Damaged { .. }), "{error}");
     let message = error.to_string();
-    assert!(message.contains("6 bytes instead of 7") && message.contains("model.onnx"), "{message}");
+    assert!(
+        message.contains("6 bytes instead of 7") && message.contains("model.onnx"),
+        "{message}"
+    );
     assert!(matches!(store.list().unwrap()[0].state, ModelState::Partial { .. }));
     assert!(matches!(store.verify_all().unwrap().as_slice(), [(_, Err(_))]));
     assert!(store.find_or_pull(CROSS, &()).is_err(), "damage is not mended unasked");

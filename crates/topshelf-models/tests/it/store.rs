@@ -13,7 +13,10 @@ fn a_known_model_that_is_not_there_is_named() {
     let fixture = Fixture::new(b"weights");
     let error = fixture.store().find("The-Cross").unwrap_err();
     assert!(matches!(&error, ModelError::NotPulled { name } if name == CROSS));
-    assert!(error.to_string().contains("the model \"tiny/cross\" is not on this machine"), "{error}");
+    assert!(
+        error.to_string().contains("the model \"tiny/cross\" is not on this machine"),
+        "{error}"
+    );
     assert_eq!(error.blame(), Blame::Caller);
 }
 
