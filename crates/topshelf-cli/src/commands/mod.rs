@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Index(command) => index::run(command),
         Command::Search(arguments) => search::run(&arguments),
         Command::Ask(arguments) => ask::run(&arguments),
-        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Keys(command) => serve::keys(command),
         Command::Rerank(arguments) => rerank::run(&arguments),
         Command::Cache(command) => cache::run(command),

@@ -23,9 +23,9 @@ use crate::args::{KeysCommand, LogForm, ServeArguments};
 use crate::exit::usage;
 use crate::say::say;
 
-pub(super) fn run(arguments: ServeArguments) -> Result<()> {
+pub(super) fn run(arguments: &ServeArguments) -> Result<()> {
     let address = SocketAddr::new(arguments.host, arguments.port);
-    refuse_public(&arguments)?;
+    refuse_public(arguments)?;
     let traces = match &arguments.traces {
         Some(address) => {
             let traces = Traces::start(address, arguments.traces_share);
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: ServeArguments) -> Result<()> {
     };
     let scheme = if acceptor.is_some() { "https" } else { "http" };
     let served = Served::open(arguments.clone())?;
-    let options = options(&arguments, &served)?;
+    let options = options(arguments, &served)?;
     let served = Arc::new(served);
     served.warm();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
