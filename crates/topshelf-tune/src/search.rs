@@ -152,10 +152,15 @@ pub fn tune(
     };
     let shown = gate.as_ref().filter(|gate| gate.accepted).and_then(|gate| gate.gate.clone());
     // With a gate that finds every query clear, nothing is ever reranked: that is the first stage alone.
-    let is_never_open = shown.is_some()
-        && gate.as_ref().is_some_and(|fit| {
-            [fit.cross_validated, fit.held_out].into_iter().flatten().all(|own| own.skipped >= 1.0)
-        });
+    let is_never_open = match &shown {
+        Some(gate) => {
+            let alone = chosen.clone().without_reranking();
+            let candidates = |at: &usize| Ok(recording.replay(&alone, *at, usize::MAX)?.candidates);
+            let candidates: Vec<_> = training.iter().map(candidates).collect::<Result<_>>()?;
+            candidates.iter().all(|own| gate.look(own).clear)
+        }
+        None => false,
+    };
     let shown = shown.filter(|_| !is_never_open);
     let setup = if is_never_open {
         if let Some(fit) = &mut gate {
