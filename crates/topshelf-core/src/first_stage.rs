@@ -19,8 +19,8 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | none has answered | until the call is due |
-//! | at least one has answered | until `d` times the wait share is over |
+//! | none has found anything | until the call is due |
+//! | at least one has found something | until `d` times the wait share is over |
 //!
 //! The wait share is 1, and two thirds ([`BEFORE_RERANKING`]) in a pipeline with a second stage, so that
 //! candidates which are there are also reranked. What is out then is late and withdrawn. Without a deadline
@@ -124,8 +124,8 @@ impl FirstStage {
         Self { on_failure, ..self }
     }
 
-    /// The share of the time until the deadline for which the others are waited for once one has
-    /// answered; see the [module](self).
+    /// The share of the time until the deadline for which the others are waited for once one has found
+    /// something; see the [module](self).
     ///
     /// # Errors
     ///
@@ -163,6 +163,11 @@ impl FirstStage {
         let mut lookups: Vec<Lookup<'_>> =
             self.retrievers().map(|own| Lookup::start(own, &account, query, self.depth)).collect();
         self.wait(call, &mut lookups).await;
+        if let Some(place) = lookups.iter().position(|own| self.is_fatal(own.answer()))
+            && let Some(Err(error)) = lookups.swap_remove(place).into_answer()
+        {
+            return Err(error.after_spending(account.spent()));
+        }
         let is_single = self.others.is_empty();
         let (mut rankings, mut reports) = (Vec::new(), Vec::new());
         let (mut failed, mut nothing, mut has_answer) = (None, None, false);
@@ -178,12 +183,11 @@ impl FirstStage {
                     nothing.get_or_insert(error);
                     (RetrieverOutcome::NothingToLookUp { reason }, None)
                 }
-                Some(Err(error)) if error.is_of_stage() => {
+                Some(Err(error)) => {
                     let reason = error.reason();
                     failed.get_or_insert(error);
                     (RetrieverOutcome::Failed { reason }, None)
                 }
-                Some(Err(error)) => return Err(error.after_spending(account.spent())),
                 None => {
                     failed.get_or_insert(Error::TooLate { stage: name.clone(), milliseconds });
                     (RetrieverOutcome::TooLate, None)
@@ -209,7 +213,15 @@ impl FirstStage {
         Ok(Candidates { ranking: ranking.top(self.depth), retrievers: reports })
     }
 
-    /// Waits until all have answered, or long enough.
+    /// Whether an answer is an error of the whole stage, whatever the others say.
+    fn is_fatal(&self, answer: Option<&Result<Ranking>>) -> bool {
+        match answer {
+            Some(Ok(_) | Err(Error::NothingToLookUp { .. })) | None => false,
+            Some(Err(error)) => self.on_failure == OnFailure::Fail || !error.is_of_stage(),
+        }
+    }
+
+    /// Waits until all have answered, long enough, or until one's answer is an error of the whole stage.
     async fn wait(&self, call: &Call, lookups: &mut [Lookup<'_>]) {
         let due = call.due();
         let enough = due.map(|due| {
@@ -218,22 +230,17 @@ impl FirstStage {
         });
         let mut timer: Option<(Instant, Delay)> = None;
         std::future::poll_fn(|context| {
-            let (mut is_over, mut has_answer) = (true, false);
+            let (mut is_over, mut has_candidates) = (true, false);
             for lookup in lookups.iter_mut() {
-                match lookup.poll(context) {
-                    Poll::Pending => is_over = false,
-                    Poll::Ready(Ok(_)) => has_answer = true,
-                    Poll::Ready(Err(error)) => {
-                        let is_tolerated = self.on_failure == OnFailure::KeepOrder
-                            && error.is_of_stage()
-                            || matches!(error, Error::NothingToLookUp { .. });
-                        if !is_tolerated {
-                            return Poll::Ready(());
-                        }
-                    }
+                lookup.poll(context);
+                match lookup.answer() {
+                    None => is_over = false,
+                    Some(Ok(ranking)) => has_candidates |= !ranking.is_empty(),
+                    answer if self.is_fatal(answer) => return Poll::Ready(()),
+                    Some(Err(_)) => {}
                 }
             }
-            let until = if has_answer { enough } else { due };
+            let until = if has_candidates { enough } else { due };
             if is_over || until.is_some_and(|until| until <= Instant::now()) {
                 return Poll::Ready(());
             }
@@ -269,26 +276,33 @@ enum State<'a> {
 impl<'a> Lookup<'a> {
     fn start(retriever: &'a dyn Retriever, account: &Call, query: &'a Query, depth: usize) -> Self {
         let (name, call) = (retriever.name(), account.part());
-        let (found, failed) = (Empty, Empty);
-        let span = tracing::debug_span!("retrieve", retriever = name, depth, found, failed);
+        let span = tracing::debug_span!(
+            "retrieve",
+            retriever = name,
+            depth,
+            found = Empty,
+            failed = Empty,
+        );
         let began = call.began();
         let search = async move { retriever.retrieve(&call, query, depth).await };
         let state = State::Asked(Box::pin(search.instrument(span.clone())));
         Self { name, began, span, state }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<&Result<Ranking>> {
-        if let State::Asked(search) = &mut self.state {
-            let Poll::Ready(answer) = search.as_mut().poll(context) else { return Poll::Pending };
-            match &answer {
-                Ok(ranking) => self.span.record("found", ranking.len()),
-                Err(_) => self.span.record("failed", true), // its words may repeat a text
-            };
-            self.state = State::Answered(answer, milliseconds_since(self.began));
-        }
+    fn poll(&mut self, context: &mut Context<'_>) {
+        let State::Asked(search) = &mut self.state else { return };
+        let Poll::Ready(answer) = search.as_mut().poll(context) else { return };
+        match &answer {
+            Ok(ranking) => self.span.record("found", ranking.len()),
+            Err(_) => self.span.record("failed", true), // its words may repeat a text
+        };
+        self.state = State::Answered(answer, milliseconds_since(self.began));
+    }
+
+    fn answer(&self) -> Option<&Result<Ranking>> {
         match &self.state {
-            State::Answered(answer, _) => Poll::Ready(answer),
-            State::Asked(_) => Poll::Pending,
+            State::Answered(answer, _) => Some(answer),
+            State::Asked(_) => None,
         }
     }
 
@@ -300,7 +314,6 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// The answer, if it came.
     fn into_answer(self) -> Option<Result<Ranking>> {
         match self.state {
             State::Answered(answer, _) => Some(answer),

@@ -324,3 +324,22 @@ impl ServeError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use topshelf_core::Usage;
+
+    use super::*;
+
+    #[test]
+    fn nothing_in_time_is_a_timeout_whatever_was_spent() {
+        let late = || CoreError::TooLate { stage: "dense".to_owned(), milliseconds: 30.0 };
+        let usage = Usage { calls: 1, ..Usage::default() };
+        for error in [late(), late().after_spending(usage)] {
+            let error = ServeError::from(error);
+            assert_eq!((error.status(), error.kind()), (StatusCode::GATEWAY_TIMEOUT, "too_late"));
+        }
+        let failed = ServeError::from(CoreError::stage("dense", Blame::Failure, "it broke"));
+        assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}

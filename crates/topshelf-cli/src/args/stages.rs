@@ -105,7 +105,7 @@ pub(crate) struct SecondStageOptions {
     #[arg(long, value_name = "P", value_parser = share)]
     pub(crate) min_relevance: Option<f32>,
     /// The best order there is after this time, such as 150ms, counted from the question on. Once one
-    /// retriever has answered, the others are waited for until two thirds of it are over; without
+    /// retriever has found something, the others are waited for until two thirds of it are over; without
     /// reranking, until all of it is.
     #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,

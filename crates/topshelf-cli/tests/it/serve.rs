@@ -215,6 +215,14 @@ fn documents_of_an_index_come_and_go() {
     let asked = json!({"query": "zebra stripes", "filter": "lang = en", "top_n": 1});
     let (status, answer) = server.post("/v1/search", &asked);
     assert_eq!((status, &answer["hits"][0]["document"]), (200, &json!("z")), "{answer}");
+    // Words that are in no word index are looked up by meaning alone, and the answer says so.
+    let asked = json!({"query": "the of and", "top_n": 1, "strict": true}).to_string();
+    let (status, head, answer) = server.ask("POST", "/v1/search", "", &asked);
+    assert_eq!(status, 200, "{answer}");
+    let warning = "x-topshelf-warning: bm25 has nothing to look up (it has only stop words";
+    assert!(head.contains(warning) && head.contains("from dense alone"), "{head}");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["report"]["retrievers"][0]["outcome"], "nothing_to_look_up", "{answer}");
     let ids = json!({"ids": ["z", "y"]}).to_string();
     let (_, _, answer) = server.ask("DELETE", "/v1/documents", "", &ids);
     let answer: Value = serde_json::from_str(&answer).unwrap();

@@ -128,6 +128,10 @@ fn one_that_fails_does_not_take_the_others_down() {
     );
     let error = run(&stage(), &Call::new()).unwrap_err().to_string();
     assert!(error.contains("the line is cut"), "{error}");
+    // Strict, nobody is waited for after a failure.
+    let stage = FirstStage::new(fake("dense", Then::Hang)).and(fake("tokens", Then::Fail));
+    let error = run(&stage, &Call::new()).unwrap_err().to_string();
+    assert!(error.contains("tokens: the line is cut"), "{error}");
 }
 
 #[test]
@@ -175,11 +179,14 @@ fn once_one_has_answered_the_others_are_waited_for_for_a_share_of_the_time() {
     let strict = stage.clone().on_failure(OnFailure::Fail);
     let error = run(&strict, &within(100)).unwrap_err().to_string();
     assert!(error.contains("dense did not answer"), "{error}");
-    // Nobody answers: the whole time is waited for.
+    // Nobody answers, or finds anything: the whole time is waited for.
     let alone = lenient(FirstStage::new(fake("dense", Then::Hang)).with_wait_share(0.25).unwrap());
     let call = within(60);
     assert!(run(&alone, &call).is_err());
     assert!(call.began().elapsed() >= Duration::from_millis(60));
+    let call = within(60);
+    let candidates = run(&alone.and(fake("bm25", Then::Answer(&[]))), &call).unwrap();
+    assert!(candidates.ranking.is_empty() && call.began().elapsed() >= Duration::from_millis(60));
     assert!(stage.with_wait_share(1.5).is_err());
 }
 
