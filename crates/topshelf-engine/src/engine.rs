@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use topshelf_cache::{CacheStats, ScoreCache};
+use topshelf_cache::ScoreCache;
 use topshelf_models::Store;
 
 use crate::error::Result;
@@ -128,11 +128,6 @@ impl Engine {
         &self.shared.warnings
     }
 
-    /// What the score cache did; `None` where there is none.
-    pub fn cache_stats(&self) -> Option<CacheStats> {
-        self.shared.cache.as_ref().map(|cache| cache.stats())
-    }
-
     /// The store of models.
     ///
     /// # Errors
@@ -176,4 +171,48 @@ fn open_cache(home: &Path, warnings: &mut Vec<String>) -> Result<Option<Arc<Scor
         warnings.push(format!("the score cache was damaged and starts again: {reason}"));
     }
     Ok(Some(Arc::new(cache)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::EngineError;
+    use crate::serving::ServedNames;
+
+    fn options(home: &Path) -> EngineOptions {
+        EngineOptions {
+            home: Some(home.to_owned()),
+            score_cache: ScoreCacheUse::Bypass,
+            prices: None,
+            max_cost: Some(1.0),
+        }
+    }
+
+    #[test]
+    fn prices_are_read_again_and_the_budget_is_the_same() {
+        let home = tempfile::tempdir().unwrap();
+        let engine = Engine::open(options(home.path())).unwrap();
+        assert!(engine.spending().meter("m").is_err());
+        std::fs::write(home.path().join("prices.toml"), "[m]\ninput = 1.0\n").unwrap();
+        let again = engine.afresh(&options(home.path())).unwrap();
+        let budget = again.spending().meter("m").unwrap().budget.unwrap();
+        assert!(Arc::ptr_eq(&budget, &engine.spending().budget().unwrap()));
+    }
+
+    #[test]
+    fn a_fixed_set_of_models_stays_fixed() {
+        let home = tempfile::tempdir().unwrap();
+        let engine = Engine::open(options(home.path())).unwrap();
+        let none = ServedModels::load(&engine, &ServedNames::default()).unwrap();
+        let served = engine.serving(none);
+        for name in ["minilm-l12", "/etc/passwd", "http://127.0.0.1:9/rerank", "llm:m@openai"] {
+            let refused = served.reranker(name).err().unwrap();
+            assert!(matches!(refused, EngineError::NotServed { .. }), "{refused}");
+        }
+        // Also what an index asks for that has changed since it was opened.
+        let refused = served.bi_encoder("bge-small").err().unwrap();
+        assert!(matches!(refused, EngineError::NotLoaded { .. }), "{refused}");
+        let refused = served.late_interaction("colbert").err().unwrap();
+        assert!(matches!(refused, EngineError::NotLoaded { .. }), "{refused}");
+    }
 }

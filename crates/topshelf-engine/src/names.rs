@@ -81,3 +81,30 @@ impl<'a> LanguageModelName<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_every_kind() {
+        let of = |name: &'static str| RerankerName::parse(name).unwrap();
+        assert_eq!(of("local"), RerankerName::Model(DEFAULT_RERANKER));
+        assert_eq!(of("C:/models/mine"), RerankerName::Model("C:/models/mine"));
+        assert!(matches!(of("cohere:rerank-v3.5"), RerankerName::Service(_)));
+        assert!(matches!(of("http://127.0.0.1:9/rerank"), RerankerName::Service(_)));
+        let RerankerName::LanguageModel(_, model) = of("llm-rounds:a@b@http://h/v1") else {
+            panic!("it is a language model")
+        };
+        assert_eq!((model.model, model.place.is_some()), ("a@b", true));
+    }
+
+    #[test]
+    fn what_is_no_reranker_is_rejected() {
+        for name in ["none", "llm-bubble:m", "llm:m@nowhere"] {
+            assert!(RerankerName::parse(name).is_err(), "{name}");
+        }
+        // A name that only begins like one is a model's.
+        assert_eq!(RerankerName::parse("llmx:m").unwrap(), RerankerName::Model("llmx:m"));
+    }
+}
